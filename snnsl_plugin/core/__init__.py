@@ -1,0 +1,1 @@
+"""The method in pure torch: tensors and numbers in, tensors and numbers out."""

@@ -1,0 +1,116 @@
+"""What a rule may know about one layer: its weights, its state, and the statistics recorded since the last update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+import torch
+from torch import Tensor
+
+from snnsl_plugin.errors import MissingStatistic
+
+#: What a rule keeps for one layer. It always holds "mask" (bool, shaped like the weight); the rest is the rule's own.
+State: TypeAlias = dict[str, Tensor]
+
+_WAY_OUT = {
+    "grad": "call the pruner after loss.backward() and before optimizer.zero_grad()",
+    "momentum": "train with momentum (SGD(momentum=0.9), Adam, AdamW), or choose growth 'gradient' or 'random'",
+    "grad_square": "let the pruner take at least one step with gradients before the first update",
+    "pre_spikes": "record with SpikeRecorder (DynamicPruner does so by itself) and run at least one forward pass",
+    "generator": "pass a seeded torch.Generator",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight tensor and what is known about it.
+
+    Attributes:
+        name: the unwrapped dotted parameter name, e.g. `features.0.weight`.
+        weight: shape (out, in / groups, *kernel) or (out, in).
+        state: holds "mask" (bool, the weight's shape) and what else the rule keeps.
+        prunable: False for a layer that is counted but never pruned.
+        groups: convolution groups.
+        grad: the dense gradient of the last step, the weight's shape.
+        momentum: the optimizer's running mean of the dense gradient, the weight's shape.
+        grad_square: running mean of the squared gradient since the last update, the weight's shape.
+        pre_spikes: non-zero inputs per input channel since the last update, shape (in,), a count.
+        pre_slots: how many inputs each channel had in that time (steps x samples x sites), a count.
+        generator: this layer's own stream of random numbers.
+    """
+
+    name: str
+    weight: Tensor
+    state: State
+    prunable: bool = True
+    groups: int = 1
+    grad: Tensor | None = None
+    momentum: Tensor | None = None
+    grad_square: Tensor | None = None
+    pre_spikes: Tensor | None = None
+    pre_slots: float = 0.0
+    generator: torch.Generator | None = field(default=None, repr=False)
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask in force: bool, the weight's shape, True where a connection exists."""
+        return self.state["mask"]
+
+    def need(self, statistic: str) -> Tensor:
+        """A recorded tensor, or an error that says how to get it.
+
+        Raises:
+            MissingStatistic: nobody recorded it.
+        """
+        value: Tensor | None = getattr(self, statistic)
+        if value is None:
+            raise MissingStatistic(f"layer {self.name!r} has no {statistic}: {_WAY_OUT[statistic]}")
+        return value
+
+    def random(self) -> Tensor:
+        """Uniform numbers in [0, 1) shaped like the weight, from this layer's own generator.
+
+        Raises:
+            MissingStatistic: the layer has no generator.
+        """
+        if self.generator is None:
+            raise MissingStatistic(f"layer {self.name!r} has no generator: {_WAY_OUT['generator']}")
+        # Drawn where the generator lives, so that a CPU and a GPU run choose the same connections.
+        drawn = torch.rand(self.weight.shape, generator=self.generator, device=self.generator.device)
+        return drawn.to(self.weight.device)
+
+
+def per_weight(channels: Tensor, layer: Layer) -> Tensor:
+    """Spreads one number per input channel over the weights that read that channel.
+
+    Args:
+        channels: shape (in,).
+        layer: gives the weight's shape (out, in / groups, *kernel) and its groups.
+
+    Returns:
+        A tensor that broadcasts against the weight: (1, in, 1, ...) or, grouped, (out, in / groups, 1, ...).
+
+    Raises:
+        MissingStatistic: the number of channels is not the layer's.
+    """
+    out, per_group = layer.weight.shape[:2]
+    if channels.numel() != per_group * layer.groups:
+        raise MissingStatistic(
+            f"layer {layer.name!r} reads {per_group * layer.groups} input channels but {channels.numel()} were "
+            "recorded: record it with a SpikeRecorder of the same model"
+        )
+    trailing = (1,) * (layer.weight.dim() - 2)
+    if layer.groups == 1:
+        return channels.view(1, per_group, *trailing)
+    rows = channels.view(layer.groups, per_group).repeat_interleave(out // layer.groups, dim=0)
+    return rows.view(out, per_group, *trailing)
+
+
+# The annotation carries the folder in which recipes find the functions.
+Schedule: TypeAlias = Annotated[Callable[[float], float], "schedules"]
+Criterion: TypeAlias = Annotated[Callable[[Layer], Tensor], "criteria"]
+Growth: TypeAlias = Annotated[Callable[[Layer], Tensor], "growth"]
+Distribution: TypeAlias = Annotated[Callable[[Sequence[Layer], dict[str, Tensor], int], dict[str, int]], "distributions"]
+Divergence: TypeAlias = Annotated[Callable[[Tensor, Tensor], Tensor], "divergences"]

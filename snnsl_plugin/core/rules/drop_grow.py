@@ -1,0 +1,93 @@
+"""Drop the worst connections, grow the most promising: the rule behind GMP, SET, RigL, GraNet and NDSNN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from snnsl_plugin.core.criteria.magnitude import magnitude
+from snnsl_plugin.core.distributions.erk import erk
+from snnsl_plugin.core.growth.gradient import gradient
+from snnsl_plugin.core.layer import Criterion, Distribution, Growth, Layer, Schedule, State
+from snnsl_plugin.core.masks import keep_top
+from snnsl_plugin.errors import BadOption
+
+
+def drop_grow(
+    layers: Sequence[Layer],
+    progress: float,
+    *,
+    density: Schedule,
+    criterion: Criterion = magnitude,
+    growth: Growth = gradient,
+    distribution: Distribution = erk,
+    swap: Schedule | None = None,
+) -> dict[str, State]:
+    """One update of all layers.
+
+    Per layer, with n_keep from the distribution and `active` connections alive:
+
+        k       = min(n_keep, active);  n_swap = floor(swap(progress) k)
+        survive = the k - n_swap best of the alive by `criterion`
+        grow    = the n_keep - |survive| best of the others by `growth`
+
+    A connection dropped a line ago may come back, as in RigL's authors' code, and the floor is RigL's (GraNet takes
+    the ceiling). Constant density with random growth is SET (Mocanu et al. 2018), with gradient growth RigL (Evci et
+    al. 2020); a falling density with a swap is GraNet (Liu et al. 2021) and NDSNN (Huang et al. 2023); a falling
+    density without one is gradual magnitude pruning (Zhu and Gupta 2017).
+
+    Args:
+        layers: all layers, those that are never pruned too.
+        progress: fraction of the schedule that has passed, in [0, 1].
+        density: the fraction of all weights kept, in (0, 1].
+        criterion: what a connection is kept for.
+        growth: where one is grown.
+        distribution: how the budget is shared among layers.
+        swap: the fraction of survivors exchanged, in [0, 1]; none where omitted.
+
+    Returns:
+        The new state of each layer: its mask.
+
+    Raises:
+        BadOption: a density or swap outside its range.
+        MissingStatistic: criterion or growth need what nobody recorded.
+    """
+    fraction = swap(progress) if swap else 0.0
+    if not 0.0 <= fraction <= 1.0:
+        raise BadOption(f"swap is {fraction:.6g} at progress {progress:.4g}: it must stay in [0, 1]")
+    scores = {layer.name: criterion(layer) for layer in layers if layer.prunable}
+    counts = distribution(layers, scores, budget(layers, density(progress)))
+    return {
+        layer.name: {"mask": _mask(layer, scores[layer.name], growth, counts[layer.name], fraction)}
+        if layer.prunable
+        else layer.state
+        for layer in layers
+    }
+
+
+def budget(layers: Sequence[Layer], density: float) -> int:
+    """How many weights a density stands for, over all layers, rounded to the nearest.
+
+    Raises:
+        BadOption: the density is outside (0, 1].
+    """
+    if not 0.0 < density <= 1.0:
+        raise BadOption(f"density is {density:.6g}: it must stay in (0, 1]")
+    return round(density * sum(layer.weight.numel() for layer in layers))
+
+
+def after_step_(weight: Tensor, state: State) -> None:
+    """Makes dead weights exactly zero after an optimizer step, in place."""
+    weight.mul_(state["mask"])
+
+
+def _mask(layer: Layer, scores: Tensor, growth: Growth, n_keep: int, swap: float) -> Tensor:
+    active = int(layer.mask.count_nonzero())
+    stay = min(n_keep, active)
+    stay -= math.floor(swap * stay)
+    survive = layer.mask if stay == active else keep_top(scores, stay, among=layer.mask)
+    if stay == n_keep:
+        return survive.clone()
+    return survive | keep_top(growth(layer), n_keep - stay, among=~survive)

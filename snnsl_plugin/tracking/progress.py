@@ -1,0 +1,83 @@
+"""What of a run folder has reached MLflow: `RUN_DIR/tracking/sent.json`, replaced atomically."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Progress:
+    """How far one run folder is sent.
+
+    Attributes:
+        uri: where MLflow is; another one starts from nothing.
+        experiment: MLflow's experiment.
+        mlflow_run_id: MLflow's name for the run, None before it was made.
+        bytes: bytes of the journal that were sent.
+        tail: digest of the end of those bytes; it differs when the journal was rewound to a checkpoint since.
+        parameters: whether the recipe's values were sent.
+        dataset: whether the data set was sent.
+        artifacts: size in bytes and modification time in nanoseconds of each file sent, by name in the run folder.
+        status: the status MLflow was told last.
+        complete: whether the run has ended and all of it was sent.
+        missing: one sentence for each thing that MLflow has not got.
+    """
+
+    uri: str
+    experiment: str
+    mlflow_run_id: str | None = None
+    bytes: int = 0
+    tail: str = ""
+    parameters: bool = False
+    dataset: bool = False
+    artifacts: dict[str, list[int]] = field(default_factory=dict)
+    status: str = ""
+    complete: bool = False
+    missing: list[str] = field(default_factory=list)
+
+    def save(self, run_dir: Path) -> None:
+        """Replaces `RUN_DIR/tracking/sent.json` atomically."""
+        _replace(_file(run_dir), json.dumps({"schema": 1, **dataclasses.asdict(self)}, indent=1))
+
+    def forget(self) -> None:
+        """Back to nothing sent: MLflow no longer has the run."""
+        self.__init__(self.uri, self.experiment)  # type: ignore[misc]
+
+
+def load(run_dir: Path) -> Progress | None:
+    """The progress of a run folder; None where nothing was sent, or the file is from another schema or damaged.
+
+    Starting from nothing is safe: MLflow is asked what it has before anything is sent.
+    """
+    try:
+        content = json.loads(_file(run_dir).read_text(encoding="utf-8"))
+        return Progress(**{name: value for name, value in content.items() if name != "schema"})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def identity(run_dir: Path) -> str:
+    """The folder's own name for its run, made and stored before MLflow hears of it.
+
+    A sender that dies between making the run in MLflow and noting so finds the run again by this name.
+    """
+    path = run_dir / "tracking" / "id"
+    if not path.exists():
+        _replace(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _file(run_dir: Path) -> Path:
+    return run_dir / "tracking" / "sent.json"
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
