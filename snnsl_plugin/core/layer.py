@@ -112,5 +112,7 @@ def per_weight(channels: Tensor, layer: Layer) -> Tensor:
 Schedule: TypeAlias = Annotated[Callable[[float], float], "schedules"]
 Criterion: TypeAlias = Annotated[Callable[[Layer], Tensor], "criteria"]
 Growth: TypeAlias = Annotated[Callable[[Layer], Tensor], "growth"]
-Distribution: TypeAlias = Annotated[Callable[[Sequence[Layer], dict[str, Tensor], int], dict[str, int]], "distributions"]
+Distribution: TypeAlias = Annotated[
+    Callable[[Sequence[Layer], dict[str, Tensor], int], dict[str, int]], "distributions"
+]
 Divergence: TypeAlias = Annotated[Callable[[Tensor, Tensor], Tensor], "divergences"]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from snnsl_plugin.errors import BadOption
@@ -57,44 +54,3 @@ def silent(counts: Tensor) -> float:
 def is_binary(x: Tensor) -> bool:
     """Whether every entry is 0 or 1, so that a synapse it drives adds and never multiplies."""
     return bool(((x == 0) | (x == 1)).all())
-
-
-def driven_synapses(
-    x: Tensor,
-    kept: Tensor,
-    *,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] | str = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> Tensor:
-    """How many kept synapses the non-zero inputs drive, per sample of the leading axis.
-
-    For spikes these are the synaptic operations (SynOps, accumulates); for other inputs they are multiply-accumulates.
-    Only sums over output channels matter, so one output channel a group is convolved instead of all of them.
-
-    Args:
-        x: the layer's input, (N, F) for a linear layer, (N, C, *sites) for a convolution of 1 to 3 dimensions.
-        kept: which weights are non-zero, (out, in) or (out, in / groups, *kernel).
-        stride: as the layer's.
-        padding: as the layer's; zeros pad, and zeros drive nothing.
-        dilation: as the layer's.
-        groups: as the layer's.
-
-    Returns:
-        Shape (N,), float64 counts.
-
-    Raises:
-        BadOption: `kept` has an unsupported number of dimensions.
-    """
-    # Counts up to 2^53 are exact in float64; one convolution of few channels keeps that affordable.
-    active = (x.detach() != 0).double()
-    weights = kept.detach() != 0
-    if kept.dim() == 2:
-        return active.flatten(1, -2).sum(1).mv(weights.sum(0).double()) if x.dim() > 2 else active.mv(weights.sum(0).double())
-    convolutions = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
-    if kept.dim() not in convolutions:
-        raise BadOption(f"weights of {kept.dim()} dimensions: synapses are counted for linear and 1d to 3d conv layers")
-    per_group = weights.view(groups, kept.shape[0] // groups, *kept.shape[1:]).sum(1).double()
-    out = convolutions[kept.dim()](active, per_group, None, stride, padding, dilation, groups)
-    return out.flatten(1).sum(1)

@@ -60,10 +60,13 @@ def neuron_factory(
             "detach_reset": detach_reset,
             "step_mode": "m",
         }
+        made: nn.Module
         if neuron == "lif":
-            return neurons.LIFNode(tau=tau, **shared)
-        if neuron == "plif":
-            return neurons.ParametricLIFNode(init_tau=tau, **shared)
-        return neurons.IFNode(**shared)
+            made = neurons.LIFNode(tau=tau, **shared)
+        elif neuron == "plif":
+            made = neurons.ParametricLIFNode(init_tau=tau, **shared)
+        else:
+            made = neurons.IFNode(**shared)
+        return made
 
     return make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
@@ -23,12 +23,12 @@ def dvs_gesture_net(
     detach_reset: bool = True,
     v_threshold: float = 1.0,
 ) -> nn.Module:
-    """Five stages of convolution, batch norm, neuron and max pool, then two linear layers and a vote (Fang et al. 2021).
+    """Five stages of convolution, batch norm, neuron and max pool, then two linear layers and a vote.
 
-    From "Incorporating learnable membrane time constant to enhance learning of spiking neural networks"; its neuron is
-    `plif`. The last layer spikes: 10 neurons vote for each class, and the output of a step is their mean, a RATE IN
-    [0, 1] and not a free logit, so cross-entropy on it saturates (the paper uses mean squared error to one-hot targets;
-    with cross-entropy the smallest loss of 11 classes is about 1.5 and the accuracy is still good).
+    Fang et al. 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural networks",
+    who use `plif`. The last layer spikes: 10 neurons vote for each class, and the output of a step is their mean, a
+    RATE IN [0, 1] and not a free logit. The paper trains it with the squared error to one-hot targets; cross-entropy
+    works but cannot go below log(1 + (classes - 1) / e), 1.5 for 11 classes.
 
     Args:
         input_shape: (C, H, W) of one step of one sample; H and W at least 32 (the zoo's 2x128x128, or smaller).
@@ -63,9 +63,8 @@ def dvs_gesture_net(
     from spikingjelly.activation_based import functional, layer
 
     net: nn.Module = zoo("parametric_lif_net").DVSGestureNet(channels=channels, spiking_neuron=make_neuron)
-    stack = net.conv_fc
-    # The zoo fixes 2x128x128 and 11 classes; the three layers that know those sizes are replaced, whatever the size, so
-    # that the random numbers drawn do not depend on it.
+    stack = cast(nn.Sequential, net.conv_fc)
+    # The zoo fixes 2x128x128 and 11 classes; the three layers that know those sizes are replaced.
     places = [i for i, part in enumerate(stack) if isinstance(part, layer.Linear)]
     height, breadth = input_shape[1] // 32, input_shape[2] // 32
     stack[0] = layer.Conv2d(input_shape[0], channels, kernel_size=3, padding=1, bias=False)

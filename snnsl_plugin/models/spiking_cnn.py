@@ -68,22 +68,18 @@ def spiking_cnn(
     from spikingjelly.activation_based import functional, layer
 
     width, height, breadth = input_shape
-    features: list[nn.Module] = []
-    for wider in channels:
-        features += [
-            layer.Conv2d(width, wider, 3, padding=1, bias=False),
-            layer.BatchNorm2d(wider),
-            make_neuron(),
-            layer.MaxPool2d(2),
-        ]
+    net = nn.Sequential()
+    for number, wider in enumerate(channels, start=1):
+        net.add_module(f"conv{number}", layer.Conv2d(width, wider, 3, padding=1, bias=False))
+        net.add_module(f"norm{number}", layer.BatchNorm2d(wider))
+        net.add_module(f"spike{number}", make_neuron())
+        net.add_module(f"pool{number}", layer.MaxPool2d(2))
         width, height, breadth = wider, height // 2, breadth // 2
-    net = nn.Sequential(
-        *features,
-        layer.Flatten(),
-        layer.Linear(width * height * breadth, hidden, bias=False),
-        layer.BatchNorm1d(hidden),
-        make_neuron(),
-        layer.Linear(hidden, classes),
-    )
+    last = len(channels) + 1
+    net.add_module("flatten", layer.Flatten())
+    net.add_module("fc1", layer.Linear(width * height * breadth, hidden, bias=False))
+    net.add_module(f"norm{last}", layer.BatchNorm1d(hidden))
+    net.add_module(f"spike{last}", make_neuron())
+    net.add_module("fc2", layer.Linear(hidden, classes))
     functional.set_step_mode(net, "m")
     return net

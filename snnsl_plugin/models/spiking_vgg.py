@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
@@ -75,7 +75,7 @@ def spiking_vgg(
         net: nn.Module = nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(*head)))
     else:
         net = models.SpikingVGG(cfg=plan, batch_norm=bn, num_classes=classes, spiking_neuron=make_neuron)
-        features = net.features
+        features = cast(nn.Sequential, net.features)
     if input_shape[0] != 3:
         features[0] = fresh(layer.Conv2d(input_shape[0], 64, kernel_size=3, padding=1))
     functional.set_step_mode(net, "m")

@@ -69,21 +69,25 @@ def vgg9(
     )
     from spikingjelly.activation_based import functional, layer
 
-    layers: list[nn.Module] = []
+    net = nn.Sequential()
     width, height, breadth = input_shape
-    for position, wider in enumerate(channels):
-        layers += [layer.Conv2d(width, wider, 3, padding=1, bias=False), layer.BatchNorm2d(wider), make_neuron()]
+    for number, wider in enumerate(channels, start=1):
+        net.add_module(f"conv{number}", layer.Conv2d(width, wider, 3, padding=1, bias=False))
+        net.add_module(f"norm{number}", layer.BatchNorm2d(wider))
+        net.add_module(f"spike{number}", make_neuron())
         width = wider
-        if position % 2:
-            layers.append(layer.MaxPool2d(2))
+        if number % 2 == 0:
+            net.add_module(f"pool{number // 2}", layer.MaxPool2d(2))
             height, breadth = height // 2, breadth // 2
-    layers.append(layer.Flatten())
+    net.add_module("flatten", layer.Flatten())
     width = width * height * breadth
-    for wider in hidden:
+    for number, wider in enumerate(hidden, start=1):
         if dropout:
-            layers.append(layer.Dropout(dropout))
-        layers += [layer.Linear(width, wider, bias=False), layer.BatchNorm1d(wider), make_neuron()]
+            net.add_module(f"dropout{number}", layer.Dropout(dropout))
+        net.add_module(f"fc{number}", layer.Linear(width, wider, bias=False))
+        net.add_module(f"norm{number + 6}", layer.BatchNorm1d(wider))
+        net.add_module(f"spike{number + 6}", make_neuron())
         width = wider
-    net = nn.Sequential(*layers, layer.Linear(width, classes))
+    net.add_module(f"fc{len(hidden) + 1}", layer.Linear(width, classes))
     functional.set_step_mode(net, "m")
     return net

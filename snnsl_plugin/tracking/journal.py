@@ -16,6 +16,7 @@ from typing import Any
 
 from snnsl_plugin.errors import BadCheckpoint, BadData, BadOption
 
+FILE_NAME = "metrics.jsonl"
 _TAKEN = frozenset({"time", "event", "step", "metrics"})
 
 
@@ -63,8 +64,8 @@ class Journal:
                 )
             elif offset and written[offset - 1 : offset] != b"\n":
                 raise BadCheckpoint(
-                    f"{path}: byte {offset}, where the checkpoint goes on, is not the end of a line; the journal belongs"
-                    " to another run: put the whole run folder back, or start in a new one"
+                    f"{path}: byte {offset}, where the checkpoint goes on, is not the end of a line; the journal"
+                    " belongs to another run: put the whole run folder back, or start in a new one"
                 )
             self._file.truncate(offset)
             self._file.seek(offset)
@@ -91,7 +92,9 @@ class Journal:
             OSError: the disk is full or gone. The journal is the truth, so this one does stop the run.
         """
         if taken := _TAKEN & facts.keys():
-            raise BadOption(f"journal: {event!r} has a fact called {sorted(taken)[0]!r}, a field of every line; rename it")
+            raise BadOption(
+                f"journal: {event!r} has a fact called {sorted(taken)[0]!r}, a field of every line; rename it"
+            )
         try:
             line = {
                 "time": time.time(),

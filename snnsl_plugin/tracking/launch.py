@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
 
+# A sender outlives its run on purpose; Python warns of a running process that nobody holds on to.
+_started: list[subprocess.Popen[bytes]] = []
+
 
 def default_uri(runs_root: Path) -> str:
-    """The MLflow database beside the runs, `sqlite:///<runs_root>/mlflow.db`; artifacts go to `<runs_root>/mlartifacts`.
+    """The MLflow database beside the runs, `sqlite:///<runs_root>/mlflow.db`; artifacts are in `mlartifacts` there.
 
     Args:
         runs_root: the folder that holds the run folders.
@@ -33,25 +37,27 @@ def launch(run_dir: Path, *, uri: str | None, experiment: str) -> subprocess.Pop
         experiment: MLflow's experiment, made if it does not exist.
 
     Returns:
-        The process, to be kept as long as the caller lives (Python warns of processes that nobody keeps); None where
-        it could not be started, which is logged and never raised: a run without its picture in MLflow is still a run.
+        The process; None where it could not be started, which is logged and never raised: a run without its picture
+        in MLflow is still a run.
     """
     run_dir = run_dir.resolve()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run_dir.parent)
-    command = [sys.executable, "-m", "snnsl_plugin.tracking.sender", str(run_dir)]
-    command += ["--uri", uri, "--experiment", experiment]
+    command = [sys.executable, "-m", "snnsl_plugin.tracking.sender", str(run_dir), "--experiment", experiment]
     try:
         (run_dir / "tracking").mkdir(parents=True, exist_ok=True)
         with (run_dir / "tracking" / "sender.log").open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
+                # The address goes by the environment: it can hold a password, and everyone can read a command line.
                 # Numeric libraries would each start a thread per processor, beside the ones that train.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"},
             )
     except (OSError, ValueError) as error:
-        _logger.warning("tracking: no sender for %s (%s); send it later with: %s", run_dir, error, " ".join(command))
+        _logger.warning("tracking: no sender for %s (%s); send it later with: %s", run_dir, error, shlex.join(command))
         return None
+    _started[:] = [earlier for earlier in _started if earlier.poll() is None] + [process]
+    return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ class Progress:
     """How far one run folder is sent.
 
     Attributes:
-        uri: where MLflow is; another one starts from nothing.
+        uri: where MLflow is, without a password; another one starts from nothing.
         experiment: MLflow's experiment.
         mlflow_run_id: MLflow's name for the run, None before it was made.
-        bytes: bytes of the journal that were sent.
+        journal_bytes: bytes of the journal that were sent.
         tail: digest of the end of those bytes; it differs when the journal was rewound to a checkpoint since.
         parameters: whether the recipe's values were sent.
         dataset: whether the data set was sent.
@@ -31,7 +32,7 @@ class Progress:
     uri: str
     experiment: str
     mlflow_run_id: str | None = None
-    bytes: int = 0
+    journal_bytes: int = 0
     tail: str = ""
     parameters: bool = False
     dataset: bool = False
@@ -44,10 +45,6 @@ class Progress:
         """Replaces `RUN_DIR/tracking/sent.json` atomically."""
         _replace(_file(run_dir), json.dumps({"schema": 1, **dataclasses.asdict(self)}, indent=1))
 
-    def forget(self) -> None:
-        """Back to nothing sent: MLflow no longer has the run."""
-        self.__init__(self.uri, self.experiment)  # type: ignore[misc]
-
 
 def load(run_dir: Path) -> Progress | None:
     """The progress of a run folder; None where nothing was sent, or the file is from another schema or damaged.
@@ -59,6 +56,15 @@ def load(run_dir: Path) -> Progress | None:
         return Progress(**{name: value for name, value in content.items() if name != "schema"})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def without_password(text: str) -> str:
+    """The text without the password of an address in it: folders and logs are shared more freely than passwords.
+
+    >>> without_password("postgresql://me:secret@database/mlflow")
+    'postgresql://me:***@database/mlflow'
+    """
+    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*(?:/[^/@\s]*)*?@", r"\1:***@", text)
 
 
 def identity(run_dir: Path) -> str:

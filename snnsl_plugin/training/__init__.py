@@ -1,1 +1,1 @@
-
+"""Stateful torch: the only place that touches modules, hooks and optimizers."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: its number since the start (from 1), how many there will be, and the loss (a scalar tensor)."""
+    """One optimizer step: its number since the start, from 1, how many there will be, and the loss, a scalar tensor."""
 
     step: int
     total: int

@@ -43,5 +43,3 @@ def erk(layers: Sequence[Layer], scores: dict[str, Tensor], budget: int) -> dict
             left -= sizes[name]
             del wanted[name]
     return in_order(layers, fixed | whole({name: shares[name] for name in sizes}, sizes, rest))
-
-

@@ -39,6 +39,6 @@ def global_(layers: Sequence[Layer], scores: dict[str, Tensor], budget: int) -> 
         extra = whole(shares, dead, surplus)
         return in_order(layers, fixed | {name: live[name] + extra[name] for name in live})
     ranked = torch.cat([scores[layer.name][layer.mask] for layer in prunable])
-    kept = keep_top(ranked, rest).split([live[layer.name] for layer in prunable])
+    kept = torch.split(keep_top(ranked, rest), [live[layer.name] for layer in prunable])
     counts = {layer.name: int(part.count_nonzero()) for layer, part in zip(prunable, kept, strict=True)}
     return in_order(layers, fixed | counts)

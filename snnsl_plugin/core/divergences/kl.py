@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def kl(guide: Tensor, learner: Tensor) -> Tensor:
-    """sum over classes of guide (log guide - log learner): the loss of Hinton et al. 2015.
+    """Sum over classes of guide (log guide - log learner): the loss of Hinton et al. 2015.
 
     Args:
         guide: log-probabilities, (..., K).

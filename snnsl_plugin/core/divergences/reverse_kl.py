@@ -8,7 +8,7 @@ from snnsl_plugin.core.divergences.kl import kl
 
 
 def reverse_kl(guide: Tensor, learner: Tensor) -> Tensor:
-    """sum over classes of learner (log learner - log guide): seeks one mode instead of covering all.
+    """Sum over classes of learner (log learner - log guide): seeks one mode instead of covering all.
 
     This reverses the divergence. *Reverse distillation* reverses the roles, whichever divergence it uses.
 

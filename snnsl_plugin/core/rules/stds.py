@@ -44,7 +44,10 @@ def initial(weight: Tensor) -> State:
     Args:
         weight: theta, any shape.
     """
-    return {"mask": torch.ones_like(weight, dtype=torch.bool), "threshold": torch.zeros_like(weight[(0,) * weight.dim()])}
+    return {
+        "mask": torch.ones_like(weight, dtype=torch.bool),
+        "threshold": torch.zeros_like(weight[(0,) * weight.dim()]),
+    }
 
 
 def effective(weight: Tensor, state: State) -> Tensor:

@@ -9,7 +9,7 @@ from snnsl_plugin.core.schedules._ramp import ramp
 
 
 def cosine(*, first: float, last: float) -> Schedule:
-    """last + (first - last) (1 + cos(pi done)) / 2 (RigL's drop fraction, Evci et al. 2020, with last = 0).
+    """Last + (first - last) (1 + cos(pi done)) / 2 (RigL's drop fraction, Evci et al. 2020, with last = 0).
 
     >>> round(cosine(first=0.3, last=0.0)(0.5), 12)
     0.15

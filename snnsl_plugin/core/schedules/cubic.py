@@ -7,7 +7,7 @@ from snnsl_plugin.core.schedules._ramp import ramp
 
 
 def cubic(*, first: float, last: float) -> Schedule:
-    """last + (first - last) (1 - done)^3 (Zhu and Gupta 2017, eq. 1; GraNet uses the same for density).
+    """Last + (first - last) (1 - done)^3 (Zhu and Gupta 2017, eq. 1; GraNet uses the same for density).
 
     >>> cubic(first=1.0, last=0.0)(0.5)
     0.125

@@ -7,7 +7,7 @@ from snnsl_plugin.core.schedules._ramp import ramp
 
 
 def linear(*, first: float, last: float) -> Schedule:
-    """first + (last - first) done.
+    """First + (last - first) done.
 
     >>> linear(first=1.0, last=0.5)(0.5)
     0.75

@@ -9,7 +9,7 @@ from snnsl_plugin.core.schedules._ramp import ramp
 
 
 def sine(*, first: float = 0.0, last: float) -> Schedule:
-    """first + (last - first) (1 + sin(pi (done - 1/2))) / 2 (Chen et al. 2022, "State transition of dendritic spines").
+    """First + (last - first) (1 + sin(pi (done - 1/2))) / 2 (Chen et al. 2022, "State transition of dendritic spines").
 
     The same curve as `cosine`, under the name and in the form of its source, whose `first` is 0.
 

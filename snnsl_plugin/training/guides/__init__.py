@@ -1,1 +1,5 @@
+"""Who teaches. A guide looks at a batch and says what it would answer, as log-probabilities.
 
+A guide is any callable `guide(x, target, classes, soften) -> Lesson`, and may have `observe(model, step)` (called after
+each optimizer step), `state_dict()` and `load_state_dict(state)`.
+"""

@@ -1,0 +1,89 @@
+"""Finding layers and neurons in anyone's model, and resetting what neurons remember."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+
+from snnsl_plugin.errors import NothingMatched, did_you_mean
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+WeightLayer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+_NEURON_HOME = "spikingjelly.activation_based.neuron"
+
+
+def is_neuron(module: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> bool:
+    """Whether a module is a spiking neuron.
+
+    SpikingJelly has 14 neurons that are not `BaseNode` (PSN, GatedLIF, ...), so the home of the class decides, not its
+    parent.
+
+    Args:
+        module: any module.
+        extra: other classes to count as neurons, for neurons of one's own.
+    """
+    return isinstance(module, extra) or any(
+        cls.__module__ == _NEURON_HOME or cls.__module__.startswith(_NEURON_HOME + ".") for cls in type(module).__mro__
+    )
+
+
+def neurons(model: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> dict[str, nn.Module]:
+    """The outermost spiking neurons of a model, by dotted module name."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if not inside and is_neuron(module, extra):
+            found[name] = module
+    return found
+
+
+def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
+    """All convolutions and linear layers, by dotted module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
+
+
+def matched(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """The names that a list of shell-style patterns chooses, in their own order.
+
+    Args:
+        names: dotted module names.
+        include: patterns such as `*`, `features.*` or `conv1`.
+        exclude: patterns to leave out.
+
+    Raises:
+        NothingMatched: a pattern that matches no layer, or nothing is left.
+
+    >>> matched(["conv1", "conv2", "fc"], ["*"], ["fc"])
+    ['conv1', 'conv2']
+    """
+    for word, patterns in (("layers", include), ("exclude", exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise NothingMatched(
+                    f"{word}: the pattern {pattern!r} matches no layer{did_you_mean(pattern, names)} "
+                    f"(layers: {', '.join(names) or 'the model has none'})"
+                )
+    chosen = [
+        name
+        for name in names
+        if any(fnmatchcase(name, p) for p in include) and not any(fnmatchcase(name, p) for p in exclude)
+    ]
+    if not chosen:
+        raise NothingMatched(f"no layer is left to prune: layers={list(include)}, exclude={list(exclude)}")
+    return chosen
+
+
+def reset_(model: nn.Module) -> None:
+    """Forgets all membrane potentials: calls `reset()` of every module that has one."""
+    for module in model.modules():
+        reset: object = getattr(module, "reset", None)
+        if callable(reset):
+            reset()
+
+
+def time_first(model: nn.Module) -> bool:
+    """Whether the model takes (T, N, ...): true where a neuron runs in multi-step mode."""
+    return any(getattr(neuron, "step_mode", "s") == "m" for neuron in neurons(model).values())

@@ -1,0 +1,88 @@
+"""`snnsl run`: from a recipe to a run folder, a table and a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnsl_plugin.cli.arguments import Json, Overrides, Quiet, Recipe, Verbose
+from snnsl_plugin.errors import UsageError
+
+
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="The folder of the run; runs/<recipe>-<number> where omitted.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the run folder (the newest where omitted).")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe, layers and densities; train nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train what a recipe says."""
+    if dry_run and resume:
+        raise UsageError("--dry-run and --resume exclude each other: a dry run trains nothing")
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    from snnsl_plugin.recipe.load import load
+
+    loaded = load(recipe, overrides or [])
+    if dry_run:
+        _show(loaded, as_json)
+        return
+    from snnsl_plugin.cli.progress import Progress
+    from snnsl_plugin.cli.table import print_result
+    from snnsl_plugin.recipe import runner
+
+    begun: list[Path] = []
+    try:
+        with Progress(loaded.train.epochs, quiet=quiet) as progress:
+            result = runner.run(
+                loaded,
+                run_dir=run_dir,
+                resume=resume,
+                on_event=progress.show,
+                on_start=begun.append,
+                name=_name(Path(recipe)),
+            )
+    except KeyboardInterrupt:
+        if not begun:
+            typer.echo("interrupted before the training began; nothing was written", err=True)
+        else:
+            again = shlex.join(["snnsl", "run", recipe, *(overrides or []), "--run-dir", str(begun[0]), "--resume"])
+            typer.echo(f"interrupted; to go on: {again}", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_result(result, begun[0])
+
+
+def _name(recipe: Path) -> str:
+    """What the run is called: like its recipe file, or, for the recipe in a run folder, like that run."""
+    from snnsl_plugin.recipe import folder
+
+    held = folder.identity(recipe.parent) if recipe.name == folder.RECIPE else None
+    return str(held["name"]) if held else recipe.stem
+
+
+def _show(loaded: object, as_json: bool) -> None:
+    from snnsl_plugin.cli.plan import print_plan
+    from snnsl_plugin.recipe import runner
+
+    plan = runner.preview(loaded)  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(plan, indent=1))
+    else:
+        print_plan(plan)

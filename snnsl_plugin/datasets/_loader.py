@@ -1,0 +1,94 @@
+"""Batches, time first: the one way from a data set to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from snnsl_plugin.datasets._splits import Samples
+from snnsl_plugin.errors import BadData, BadOption
+
+Encoder = Callable[[Tensor], Tensor]
+
+
+class Loader:
+    """Iterates over batches of (x, y): x float32 time first (T, N, C, H, W), y int64 (N,).
+
+    A data set with `batch(indices)` is asked for whole batches, any other item by item. Without an encoder x stays as
+    the data set has it, batch first.
+
+    Args:
+        dataset: anything with a length whose item i is (x, label).
+        batch_size: samples per batch, >= 1.
+        shuffle: whether `epoch` draws a new order.
+        encoder: from (N, ...) to (T, N, C, H, W); see `datasets/encoders`.
+        drop_last: whether a last, smaller batch is left out.
+
+    Raises:
+        BadOption: a batch size below 1, or no batch at all.
+    """
+
+    def __init__(
+        self,
+        dataset: Samples,
+        batch_size: int,
+        shuffle: bool = False,
+        encoder: Encoder | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise BadOption(f"batch_size is {batch_size}; it is at least 1")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.encoder = encoder
+        self.drop_last = drop_last
+        if not len(self):
+            raise BadOption(f"{len(dataset)} samples give no batch of {batch_size}; lower batch_size")
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch; where it shuffles, the order comes from torch's global generator."""
+        return self.epoch(None)
+
+    def epoch(self, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch whose order comes from `generator` (None: torch's global one). Not shuffled, it draws nothing.
+
+        Raises:
+            BadData: a sample holds NaN or an infinity, or samples of one batch differ in shape.
+        """
+        count = len(self.dataset)
+        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        for indices in torch.split(order, self.batch_size)[: len(self)]:
+            x, y = self._batch(indices)
+            self._check_finite(x, indices)
+            yield (x if self.encoder is None else self.encoder(x)), y
+
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        batch = getattr(self.dataset, "batch", None)
+        if batch is not None:
+            x, y = batch(indices)
+            return x, y
+        samples = [self.dataset[i] for i in indices.tolist()]
+        shapes = {tuple(x.shape) for x, _ in samples}
+        if len(shapes) > 1:
+            raise BadData(f"samples of one batch differ in shape: {sorted(shapes)}; make them equal in the data set")
+        return torch.stack([x for x, _ in samples]).float(), torch.tensor([int(y) for _, y in samples])
+
+    def _check_finite(self, x: Tensor, indices: Tensor) -> None:
+        finite = torch.isfinite(x)
+        if finite.all():
+            return
+        bad = indices[~finite.flatten(1).all(1)].sort().values.tolist()
+        origin = getattr(self.dataset, "origin", lambda index: f"sample {index}")
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise BadData(
+            f"NaN or infinity in {', '.join(f'{origin(i)} (index {i})' for i in bad[:3])}{more}; "
+            "remove or repair what is named, then run again"
+        )

@@ -1,0 +1,58 @@
+"""CIFAR-10: 50,000 + 10,000 pictures of 32x32 in 10 classes."""
+
+from __future__ import annotations
+
+from snnsl_plugin.datasets._cifar import cifar
+from snnsl_plugin.datasets._splits import Splits
+
+
+def cifar10(
+    *,
+    root: str | None = None,
+    size: int | None = None,
+    classes: list[str] | int | None = None,
+    per_class: int | None = None,
+    validation: float = 0.1,
+    validation_per_class: int | None = None,
+    split_seed: int = 0,
+    normalize: bool = True,
+    augment: bool = False,
+    download: bool = False,
+) -> Splits:
+    """CIFAR-10 (Krizhevsky 2009), from a tree of pictures or from torchvision's files, with its official test part.
+
+    Args:
+        root: the folder with train/ and test/, or with torchvision's files; None for `<data root>/cifar10`.
+        size: side in pixels to which pictures are resized; None for 32.
+        classes: names, or the first so many in alphabetical order; None for all.
+        per_class: training pictures drawn of each class; None for all that are not held out.
+        validation: share of the training pictures held out, in (0, 1), stratified.
+        validation_per_class: so many of each class are held out instead of a share.
+        split_seed: seed of these draws; the seed of a run does not touch them.
+        normalize: whether pixels are shifted and scaled by the published mean and deviation; without, they are in
+            [0, 1].
+        augment: whether training pictures are randomly cropped and mirrored.
+        download: whether torchvision may load the data into `root` where it is missing.
+
+    Returns:
+        Splits with samples of (3, size, size).
+
+    Raises:
+        MissingData: no data there; says which folder, which layout, how to get it, and its size.
+        MissingExtra: torchvision is needed and cannot be imported here.
+        BadData: a picture that cannot be decoded.
+        BadOption: an option outside its range.
+    """
+    return cifar(
+        "cifar10",
+        root=root,
+        size=size,
+        classes=classes,
+        per_class=per_class,
+        validation=validation,
+        validation_per_class=validation_per_class,
+        split_seed=split_seed,
+        normalize=normalize,
+        augment=augment,
+        download=download,
+    )

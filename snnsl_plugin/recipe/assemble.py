@@ -1,0 +1,187 @@
+"""From a recipe to the objects that train: data, network, optimizer, pruner, distiller."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from snnsl_plugin import registry
+from snnsl_plugin.datasets._loader import Loader
+from snnsl_plugin.datasets._splits import Splits
+from snnsl_plugin.errors import BadCheckpoint, BadOption
+from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe.options import Choice, build
+from snnsl_plugin.recipe.schema import Dense, Recipe
+from snnsl_plugin.training import checkpoint
+from snnsl_plugin.training.distiller import ReverseDistiller
+from snnsl_plugin.training.loop import Training
+from snnsl_plugin.training.pruner import DynamicPruner
+from snnsl_plugin.training.seeds import derived
+
+_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three parts of a data set as batches, and what is known about it."""
+
+    splits: Splits
+    train: Loader
+    validation: Loader
+    test: Loader
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """All that one network needs to be trained."""
+
+    data: Data
+    model: nn.Module
+    optimizer: Optimizer
+    how: Training
+    pruner: DynamicPruner | None
+    distiller: ReverseDistiller | None
+
+
+def data(recipe: Recipe) -> Data:
+    """Loads the data of a recipe.
+
+    Raises:
+        MissingData: it is not there.
+        BadData: a sample cannot be decoded.
+        BadOption: an encoder that does not fit.
+    """
+    splits: Splits = build("datasets", recipe.data)
+    chosen = recipe.data.encoder
+    encoder = (
+        build("encoders", chosen) if chosen else registry.get("encoders", "frames" if splits.events else "direct")()
+    )
+    size = recipe.train.batch_size
+    return Data(
+        splits,
+        Loader(splits.train, size, shuffle=True, encoder=encoder),
+        Loader(splits.validation, size, encoder=encoder),
+        Loader(splits.test, size, encoder=encoder),
+    )
+
+
+def network(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The untrained network of a recipe: the same weights for the same seed."""
+    shape = splits.shape[1:] if splits.events else splits.shape
+    torch.manual_seed(derived(recipe.seed, "model"))
+    made: nn.Module = build("models", recipe.model)(shape, len(splits.classes))
+    return made.to(device(recipe))
+
+
+def device(recipe: Recipe) -> str:
+    """Where a recipe trains.
+
+    Raises:
+        BadOption: it asks for a GPU where there is none.
+    """
+    wanted = recipe.train.device
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise BadOption(f"train.device is {wanted!r} but this machine has no usable GPU: write 'cpu' or 'auto'")
+    return wanted
+
+
+def assemble(recipe: Recipe, parts: Data) -> Assembled:
+    """The network of a recipe with its optimizer, pruner and distiller, at step 0.
+
+    Raises:
+        UsageError: a pattern that matches no layer, a duration out of order, a guide that cannot be loaded, ...
+    """
+    model = network(recipe, parts.splits)
+    options = recipe.train.optimizer.model_dump(exclude={"name"})
+    optimizer = _OPTIMIZERS[recipe.train.optimizer.name](model.parameters(), **options)
+    known = {"steps_per_epoch": len(parts.train), "total_steps": len(parts.train) * recipe.train.epochs}
+    how = Training(
+        epochs=recipe.train.epochs,
+        seed=recipe.seed,
+        lr_schedule=recipe.train.lr_schedule,
+        clip=recipe.train.clip,
+        amp=recipe.train.amp,
+        label_smoothing=recipe.train.label_smoothing,
+        device=device(recipe),
+    )
+    return Assembled(
+        parts, model, optimizer, how, _pruner(recipe, model, optimizer, known), _distiller(recipe, parts, known)
+    )
+
+
+def load_network(run_dir: Path, parts: Data) -> nn.Module:
+    """The trained network of a finished run, the epoch that validation selected.
+
+    Args:
+        run_dir: a finished run folder.
+        parts: the data it is to be used on; classes and shape must be those it was trained on.
+
+    Raises:
+        BadCheckpoint: no finished run there, or one of another shape.
+    """
+    from snnsl_plugin.recipe.load import load
+
+    done = folder.result(run_dir)
+    if done is None or done["status"] != "finished":
+        raise BadCheckpoint(f"{run_dir} holds no finished run: run its recipe first, or name another run")
+    model = network(load(run_dir / folder.RECIPE), parts.splits)
+    try:
+        model.load_state_dict(checkpoint.load(run_dir / folder.CHECKPOINT)["model"])
+    except (RuntimeError, KeyError) as error:
+        raise BadCheckpoint(f"the network of {run_dir} does not fit this data: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int]) -> DynamicPruner | None:
+    pruning = recipe.pruning
+    if isinstance(pruning, Dense):
+        return None
+    rule = pruning.registered_name
+    chosen = {option: _built(getattr(pruning, option)) for option in registry.options("rules", rule)}
+    common = {
+        option: getattr(pruning, option) for option in type(pruning).model_fields if option not in (*chosen, "type")
+    }
+    options: dict[str, Any] = {**common, **known, **chosen}
+    return DynamicPruner(model, optimizer, rule, seed=recipe.seed, **options)
+
+
+def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDistiller | None:
+    wanted = recipe.distillation
+    if wanted is None:
+        return None
+    guide = build("guides", wanted.guide)
+    # A guide's positional parameters are what only a runner knows; its options are bound already.
+    if callable(guide) and hasattr(guide, "func"):
+        given: dict[str, Any] = {}
+        for parameter in inspect.signature(guide.func).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                continue
+            if parameter.name in known:
+                given[parameter.name] = known[parameter.name]
+            elif parameter.name == "network":
+                if not wanted.guide.run:
+                    raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
+                given["network"] = load_network(Path(wanted.guide.run), parts)
+        guide = guide(**given)
+    return ReverseDistiller(
+        guide,
+        temperature=wanted.temperature,
+        weight=wanted.weight,
+        divergence=build("divergences", wanted.divergence)
+        if isinstance(wanted.divergence, Choice)
+        else wanted.divergence,
+        per_step=wanted.per_step,
+        logit_scale=wanted.logit_scale,
+    )
+
+
+def _built(value: Any) -> Any:
+    return build(value.registered_kind, value) if isinstance(value, Choice) else value

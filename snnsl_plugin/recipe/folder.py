@@ -1,0 +1,133 @@
+"""A run's folder: one run each, held by one process at a time, and nothing of an earlier run overwritten."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from snnsl_plugin.errors import BadCheckpoint, BadOption, RunFolderInUse
+from snnsl_plugin.training.checkpoint import write_text
+
+CHECKPOINT = "checkpoint.safetensors"
+RECIPE = "recipe.yaml"
+RESULT = "result.json"
+JOURNAL = "metrics.jsonl"
+IDENTITY = "run.json"
+
+
+def choose(name: str, digest: str, *, run_dir: Path | None, resume: bool, root: Path = Path("runs")) -> Path:
+    """The folder of a run, new or to be resumed.
+
+    Args:
+        name: the recipe's name, for a new folder `root/name-001`, `-002`, ...
+        digest: the recipe's digest.
+        run_dir: the folder to use instead.
+        resume: whether to go on with a run.
+        root: where numbered folders are made.
+
+    Raises:
+        RunFolderInUse: a new run in a folder that already holds one.
+        BadCheckpoint: a folder to resume that holds a run of another recipe, or none.
+        BadOption: nothing to resume.
+    """
+    if run_dir is None:
+        return _newest_unfinished(name, digest, root) if resume else _made(name, root)
+    if not resume:
+        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise RunFolderInUse(
+                f"{run_dir} is not empty: add --resume to go on with the run it holds, or choose another --run-dir"
+            )
+        return run_dir
+    held = identity(run_dir)
+    if held is None:
+        raise BadCheckpoint(f"{run_dir} holds no run to resume: leave out --resume to start one there")
+    if held["digest"] != digest:
+        raise BadCheckpoint(
+            f"{run_dir} holds a run of another recipe (digest {held['digest']}, this recipe has {digest}): resume with "
+            f"{run_dir / RECIPE}, or choose another --run-dir"
+        )
+    return run_dir
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Holds a folder for this process; the operating system frees it however the process ends.
+
+    Raises:
+        RunFolderInUse: another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunFolderInUse(
+            f"{run_dir} is in use by another process: wait for it, or choose another --run-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def identity(run_dir: Path) -> dict[str, Any] | None:
+    """Which recipe a folder belongs to: {"name", "digest", "seed"}; None where there is no run."""
+    return read_json(run_dir / IDENTITY)
+
+
+def result(run_dir: Path) -> dict[str, Any] | None:
+    """The result of a run, or None before there is one."""
+    return read_json(run_dir / RESULT)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Writes JSON, all or nothing."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads JSON; None where there is no file.
+
+    Raises:
+        BadCheckpoint: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadCheckpoint(f"{path} is damaged ({error}): start the run anew with another --run-dir") from error
+    return data
+
+
+def _made(name: str, root: Path) -> Path:
+    while True:
+        path = _next(name, root)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another run took this number between the look and the making
+        return path
+
+
+def _next(name: str, root: Path) -> Path:
+    taken = [
+        int(match[1])
+        for path in root.glob(f"{name}-*")
+        if (match := re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name))
+    ]
+    return root / f"{name}-{max(taken, default=0) + 1:03d}"
+
+
+def _newest_unfinished(name: str, digest: str, root: Path) -> Path:
+    for path in sorted(root.glob(f"{name}-*"), reverse=True):
+        held = identity(path)
+        if held and held["digest"] == digest and (result(path) or {}).get("status") != "finished":
+            return path
+    raise BadOption(f"no unfinished run of this recipe in {root}/{name}-*: leave out --resume to start one")

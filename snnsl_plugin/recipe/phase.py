@@ -1,0 +1,242 @@
+"""One network trained in one folder: resumed where it stopped, measured once at the end."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from snnsl_plugin import __version__
+from snnsl_plugin.core import masks as mask_functions
+from snnsl_plugin.errors import BadCheckpoint
+from snnsl_plugin.metrics.measure import Measurement, measure
+from snnsl_plugin.metrics.memory import peak_memory_mib
+from snnsl_plugin.metrics.paths import live_paths
+from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe.assemble import Assembled, Data, assemble
+from snnsl_plugin.recipe.digest import digest
+from snnsl_plugin.recipe.load import dump
+from snnsl_plugin.recipe.schema import Recipe
+from snnsl_plugin.tracking.journal import Journal
+from snnsl_plugin.training import checkpoint
+from snnsl_plugin.training.events import Epoch, Event, MaskUpdate
+from snnsl_plugin.training.loop import batches, fit
+
+OnEvent = Callable[[Event], None]
+
+
+def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name: str) -> dict[str, Any]:
+    """Trains the network of a recipe in a folder, going on from its checkpoint if there is one.
+
+    Args:
+        recipe: what to train.
+        run_dir: its folder, held by this process.
+        parts: the loaded data.
+        on_event: is told of each event.
+        name: the recipe's name.
+
+    Returns:
+        The result, written to `result.json` but for what the run as a whole adds.
+
+    Raises:
+        SnnslError: see `fit`; the result then says `failed`.
+    """
+    own = digest(recipe)
+    folder.write_json(run_dir / folder.IDENTITY, {"name": name, "digest": own, "seed": recipe.seed})
+    checkpoint.write_text(run_dir / folder.RECIPE, dump(recipe))
+    made = assemble(recipe, parts)
+    saved = _resume(made, run_dir, own)
+    with Journal(run_dir / folder.JOURNAL, offset=saved["journal"]) as journal:
+        if not saved["epoch"]:
+            journal.write("started", 0, recipe=name, digest=own, dataset=parts.splits.source, layers=_sizes(made.model))
+        began = time.perf_counter() - saved["wall"]
+        training = fit(
+            made.model, parts.train, parts.validation, made.optimizer, made.how,
+            pruner=made.pruner, distiller=made.distiller, epochs_done=saved["epoch"],
+        )  # fmt: skip
+        for event in training:
+            _write(journal, event)
+            if isinstance(event, Epoch):
+                saved["epoch"], saved["wall"] = event.epoch, time.perf_counter() - began
+                saved["seconds"].append(event.seconds)
+                _select(saved, event, made)
+                saved["journal"] = journal.offset
+                checkpoint.save(run_dir / folder.CHECKPOINT, _tree(made, saved, own))
+            on_event(event)
+        result = _finish(recipe, made, saved, run_dir, own, name)
+        result["wall_s"] = time.perf_counter() - began
+        journal.write("finished", saved["epoch"] * len(parts.train), {"accuracy/test": result["accuracy"]["test"]})
+    return result
+
+
+def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
+    fresh = {"epoch": 0, "wall": 0.0, "seconds": [], "best": None, "journal": 0}
+    path = run_dir / folder.CHECKPOINT
+    if not path.is_file():
+        return fresh
+    tree = checkpoint.load(path)
+    if tree.get("digest") != own:
+        raise BadCheckpoint(f"{path} belongs to another recipe: resume with {run_dir / folder.RECIPE}")
+    try:
+        made.model.load_state_dict(tree["model"])
+        made.optimizer.load_state_dict(tree["optimizer"])
+        if made.pruner:
+            made.pruner.load_state_dict(tree["pruner"])
+        if made.distiller:
+            made.distiller.load_state_dict(tree["distiller"], made.model)
+        return {key: tree["progress"][key] for key in fresh}
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise BadCheckpoint(
+            f"{path} does not fit this recipe ({str(error).splitlines()[0]}): start anew with another --run-dir"
+        ) from error
+
+
+def _tree(made: Assembled, saved: dict[str, Any], own: str) -> dict[str, Any]:
+    return {
+        "digest": own,
+        "progress": saved,
+        "model": made.model.state_dict(),
+        "optimizer": made.optimizer.state_dict(),
+        "pruner": made.pruner.state_dict() if made.pruner else {},
+        "distiller": made.distiller.state_dict() if made.distiller else {},
+    }
+
+
+def _select(saved: dict[str, Any], event: Epoch, made: Assembled) -> None:
+    """Keeps the epoch with the best validation accuracy, among those at the final density."""
+    if made.pruner and event.step < made.pruner.until:
+        return
+    best = saved["best"]
+    rank = (event.validation_accuracy, -event.validation_loss)
+    if best is None or rank > (best["accuracy"], -best["loss"]):
+        saved["best"] = {
+            "epoch": event.epoch,
+            "accuracy": event.validation_accuracy,
+            "loss": event.validation_loss,
+            "model": {key: value.clone() for key, value in made.model.state_dict().items()},
+        }
+
+
+def _finish(
+    recipe: Recipe, made: Assembled, saved: dict[str, Any], run_dir: Path, own: str, name: str
+) -> dict[str, Any]:
+    """Reads the test set, once, for the last and for the selected epoch, and writes the finished checkpoint."""
+    model, pruner, test = made.model, made.pruner, made.data.test
+    model.eval()
+    last = measure(model, batches(test, made.how.device), synops=False)
+    model.load_state_dict(saved["best"]["model"])
+    masks = {key: value.clone() for key, value in pruner.masks.items()} if pruner else {}
+    if pruner:
+        pruner.finish()
+    measured = measure(model, batches(test, made.how.device), masks=masks or None)
+    paths = live_paths(model, next(batches(test, made.how.device))[0][:, :1], masks=masks or None)
+    checkpoint.save(
+        run_dir / folder.CHECKPOINT,
+        {"digest": own, "progress": saved | {"best": None}, "model": model.state_dict(), "masks": masks},
+    )
+    sizes = _sizes(model)
+    kept = {layer: int(masks[f"{layer}.weight"].count_nonzero()) if masks else n for layer, n in sizes.items()}
+    parameters = sum(p.numel() for p in model.parameters())
+    total = sum(sizes.values())
+    live = sum(int(mask.count_nonzero()) for mask in paths.live.values())
+    requested = pruner.requested if pruner else dict(sizes)
+    return {
+        "schema": 1,
+        "recipe": name,
+        "digest": own,
+        "seed": recipe.seed,
+        "status": "finished",
+        "accuracy": {
+            "test": measured.accuracy,
+            "test_last": last.accuracy,
+            "validation": saved["best"]["accuracy"],
+            "dense_test": None,
+        },
+        "density": {
+            "weights": {
+                "requested": pruner.target if pruner else 1.0,
+                "achieved": mask_functions.density(masks.values()) if masks else 1.0,
+                "kept": sum(kept.values()),
+                "total": total,
+            },
+            "connections": {
+                "live": live,
+                "forward": sum(int(mask.count_nonzero()) for mask in paths.forward.values()),
+                "density": live / total,
+            },
+            "layers": {
+                layer: {"requested": requested[layer] / n, "achieved": kept[layer] / n, "kept": kept[layer], "total": n}
+                for layer, n in sizes.items()
+            },
+        },
+        "regrown": pruner.born if pruner else 0,
+        **_measured(measured),
+        "parameters": {"dense": parameters, "kept": parameters - total + sum(kept.values())},
+        "epochs": saved["epoch"],
+        "selected_epoch": saved["best"]["epoch"],
+        "seconds_per_epoch": statistics.median(saved["seconds"]),
+        "peak_memory_mib": peak_memory_mib(),
+        "skipped_samples": made.data.splits.skipped,
+        "mlflow_run_id": None,
+        "versions": versions(),
+    }
+
+
+def _measured(measured: Measurement) -> dict[str, Any]:
+    return {
+        "synops_per_sample": measured.synops_per_sample,
+        "macs_per_sample": measured.macs_per_sample,
+        "energy_pj_per_sample": measured.energy_pj_per_sample,
+        "firing_rate": measured.firing_rate,
+        "silent": measured.silent,
+    }
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    from snnsl_plugin.anatomy import weight_layers
+
+    return {name: layer.weight.numel() for name, layer in weight_layers(model).items()}
+
+
+def _write(journal: Journal, event: Event) -> None:
+    if isinstance(event, Epoch):
+        metrics = {
+            "loss/train": event.loss,
+            "loss/validation": event.validation_loss,
+            "accuracy/train": event.accuracy,
+            "accuracy/validation": event.validation_accuracy,
+            "density": event.density,
+            "lr": event.lr,
+            "seconds": event.seconds,
+        } | {f"rate/{name}": rate for name, rate in event.rates.items()}
+        journal.write("epoch", event.step, metrics, epoch=event.epoch)
+    elif isinstance(event, MaskUpdate):
+        metrics = {"density": event.density, "connections": float(event.connections)}
+        for word, values in (
+            ("density", event.layers), ("born", event.born), ("dropped", event.dropped), ("input_rate", event.rates)
+        ):  # fmt: skip
+            metrics |= {f"{word}/{name}": float(value) for name, value in values.items()}
+        journal.write("mask_update", event.step, metrics, progress=event.progress)
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    found = {"python": platform.python_version(), "snnsl-plugin": __version__}
+    for name in ("torch", "torchvision", "spikingjelly", "tonic", "numpy", "scikit-learn"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def masks_of(run_dir: Path) -> dict[str, Tensor]:
+    """The final masks of a finished run, bool, by dotted parameter name."""
+    masks: dict[str, Tensor] = checkpoint.load(run_dir / folder.CHECKPOINT).get("masks", {})
+    return masks

@@ -1,0 +1,166 @@
+"""From a recipe to a finished run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snnsl_plugin.anatomy import weight_layers
+from snnsl_plugin.errors import SnnslError
+from snnsl_plugin.recipe import assemble, folder, phase
+from snnsl_plugin.recipe.digest import digest
+from snnsl_plugin.recipe.load import load
+from snnsl_plugin.recipe.schema import Recipe
+from snnsl_plugin.tracking.launch import default_uri, launch
+from snnsl_plugin.tracking.status import mlflow_run_id
+from snnsl_plugin.training.events import Event
+
+OnEvent = Callable[[str, Event], None]
+
+
+def run(
+    recipe: Recipe | str | Path,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    on_event: OnEvent | None = None,
+    on_start: Callable[[Path], None] | None = None,
+    name: str | None = None,
+    root: Path = Path("runs"),
+) -> dict[str, Any]:
+    """Trains what a recipe says and leaves a run folder: recipe, journal, checkpoint, result, figures, report.
+
+    The data, the network and the patterns are checked before anything is trained. With `dense_baseline` the dense
+    network is trained first, in `dense/`, on the same data from the same initial weights.
+
+    Args:
+        recipe: a recipe, or the path or shipped name of one.
+        run_dir: the folder to use; a numbered one below `root` where omitted.
+        resume: go on with the run that was killed or interrupted; a finished one is returned as it is.
+        on_event: is told of each event, with the phase (`dense` or `sparse`).
+        on_start: is told the run folder, once recipe and data have passed their checks.
+        name: what new folders are called.
+        root: where numbered folders are made.
+
+    Returns:
+        The content of `result.json`, the dense baseline's under "dense".
+
+    Raises:
+        UsageError: recipe, data or call are wrong; nothing was trained.
+        SnnslError: the run failed; `result.json` says so and the run can be resumed.
+    """
+    if not isinstance(recipe, Recipe):
+        name = name or Path(recipe).stem
+        recipe = load(recipe)
+    name, tell = name or "run", on_event or _ignore
+    with _settings(recipe):
+        parts = assemble.data(recipe)
+        assemble.assemble(recipe, parts)  # a rehearsal: what cannot work is said before the dense baseline is trained
+        run_dir = folder.choose(name, digest(recipe), run_dir=run_dir, resume=resume, root=root)
+        with folder.held(run_dir):
+            done = folder.result(run_dir)
+            if done and done["status"] == "finished":
+                if on_start:
+                    on_start(run_dir)
+                return done
+            folder.write_json(run_dir / folder.IDENTITY, _identity(recipe, name))
+            if on_start:
+                on_start(run_dir)
+            if recipe.tracking.mlflow:
+                uri = recipe.tracking.uri or default_uri(run_dir.resolve().parent)
+                launch(run_dir, uri=uri, experiment=recipe.tracking.experiment or name)
+            try:
+                result = _phases(recipe, run_dir, parts, tell, name)
+            except (SnnslError, KeyboardInterrupt) as error:
+                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                folder.write_json(
+                    run_dir / folder.RESULT,
+                    {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)},
+                )
+                raise
+            folder.write_json(run_dir / folder.RESULT, result)
+            from snnsl_plugin.recipe.report import write
+
+            write(run_dir)
+    return result
+
+
+def preview(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe would do: the resolved recipe, the layers matched, the density per epoch, the counts per layer.
+
+    Raises:
+        UsageError: as `run`, before anything is trained.
+    """
+    with _settings(recipe):
+        parts = assemble.data(recipe)
+        made = assemble.assemble(recipe, parts)
+    per_epoch, pruner = len(parts.train), made.pruner
+    chosen = set(pruner.prunable) if pruner else set()
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "layers": [
+            {
+                "name": name,
+                "shape": list(layer.weight.shape),
+                "weights": layer.weight.numel(),
+                "prunable": name in chosen,
+            }
+            for name, layer in weight_layers(made.model).items()
+        ],
+        "steps_per_epoch": per_epoch,
+        "density_per_epoch": [
+            pruner.planned_density(epoch * per_epoch) if pruner else 1.0 for epoch in range(1, recipe.train.epochs + 1)
+        ],
+        "counts": pruner.planned_counts() if pruner else {},
+        "dataset": parts.splits.source,
+    }
+
+
+def _phases(recipe: Recipe, run_dir: Path, parts: assemble.Data, tell: OnEvent, name: str) -> dict[str, Any]:
+    dense = None
+    if recipe.dense_baseline:
+        dense_dir = run_dir / "dense"
+        dense = folder.result(dense_dir)
+        if dense is None or dense["status"] != "finished":
+            dense_dir.mkdir(exist_ok=True)
+            baseline = dense_recipe(recipe)
+            dense = phase.train(baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense")
+            folder.write_json(dense_dir / folder.RESULT, dense)
+    result = phase.train(recipe, run_dir, parts, lambda event: tell("sparse", event), name=name)
+    result["mlflow_run_id"] = mlflow_run_id(run_dir)
+    result["dense"] = dense
+    result["accuracy"]["dense_test"] = dense["accuracy"]["test"] if dense else None
+    return result
+
+
+def dense_recipe(recipe: Recipe) -> Recipe:
+    """The dense baseline of a recipe: the same data, network and training, without pruning and distillation."""
+    plain = recipe.model_dump(mode="json", by_alias=True)
+    plain |= {"pruning": {"type": "dense"}, "distillation": None, "dense_baseline": False}
+    return Recipe.model_validate(plain)
+
+
+def _identity(recipe: Recipe, name: str) -> dict[str, Any]:
+    return {"name": name, "digest": digest(recipe), "seed": recipe.seed}
+
+
+@contextmanager
+def _settings(recipe: Recipe) -> Iterator[None]:
+    """Threads and determinism for the time of a run: results are equal for equal seeds and threads."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def _ignore(phase: str, event: Event) -> None:
+    """Nobody listens."""

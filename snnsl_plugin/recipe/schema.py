@@ -1,0 +1,218 @@
+"""What a recipe may say. The blocks of registered functions come from their signatures (`options.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
+
+from snnsl_plugin import registry
+from snnsl_plugin.errors import BadOption
+from snnsl_plugin.recipe.options import Block, Choice, bare, build, choice, model, problem, union
+from snnsl_plugin.training.duration import steps
+
+
+def _duration(text: str) -> str:
+    try:
+        steps(text, total_steps=1, steps_per_epoch=1)
+    except BadOption as error:
+        raise problem(str(error)) from error
+    return text
+
+
+def _ends(low: float, high: float, *, open_below: bool = False) -> Callable[[Choice], Choice]:
+    """A check of both ends of a schedule; the values between lie between them."""
+    allowed = f"{'(' if open_below else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
+
+    def check(chosen: Choice) -> Choice:
+        schedule = build("schedules", chosen)
+        for done, end in ((0.0, "first"), (1.0, "last")):
+            value = schedule(done)
+            if not low <= value <= high or (open_below and value == low):
+                key = end if end in type(chosen).model_fields else "value"
+                raise problem(f"is {value:g}; it must be in {allowed}", key)
+        return chosen
+
+    return check
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+#: What the options of a rule must stay within, by name; a rule checks the same at each update.
+_RANGES = {"density": _ends(0, 1, open_below=True), "swap": _ends(0, 1), "threshold": _ends(0, float("inf"))}
+
+if TYPE_CHECKING:
+    Encoder: TypeAlias = Choice
+    Model: TypeAlias = Choice
+    Guide: TypeAlias = Any
+    Divergence: TypeAlias = Choice
+else:
+    Encoder, Model, Guide, Divergence = map(choice, ("encoders", "models", "guides", "divergences"))
+
+
+class Data(Choice):
+    """A data set and how its samples become spikes."""
+
+    encoder: Encoder | None = None
+    """How a sample becomes T steps; where omitted `direct` for pictures, `frames` for events."""
+
+
+class Sgd(Block):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and not self.momentum:
+            raise problem("needs a momentum above 0", "nesterov")
+        return self
+
+
+class Adam(Block):
+    """Adam; weight decay is added to the gradient."""
+
+    name: Literal["adam"]
+    lr: Annotated[float, Field(gt=0)]
+    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AdamW(Block):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+
+if TYPE_CHECKING:
+    Optimizer: TypeAlias = Sgd | Adam | AdamW
+else:
+    Optimizer = union("optimizer", [Sgd, Adam, AdamW])
+
+
+class Train(Block):
+    """How long and with what the network is trained."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    optimizer: Optimizer
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """Whether the learning rate stays, or falls to 0 along half a cosine over all steps."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient of the live weights; none where omitted."""
+    amp: bool = False
+    """Automatic mixed precision."""
+    label_smoothing: Share = 0.0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "cpu"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
+
+
+class Dense(Block):
+    """No pruning: the dense network alone."""
+
+    type: Literal["dense"]
+
+
+class Pruning(Choice):
+    """Options that every rule has."""
+
+    every: Duration | None = None
+    """Between two updates of the masks; the rule's own where omitted."""
+    start: Duration = "0it"
+    """First update."""
+    until: Duration = "80%"
+    """Last update: the schedules are at their end, and the masks stay."""
+    layers: Annotated[list[str], Field(min_length=1)] = ["*"]  # noqa: RUF012  (pydantic copies it)
+    """Patterns of the weights that may be pruned, e.g. `features.*`."""
+    exclude: list[str] = []  # noqa: RUF012
+    """Patterns of the weights that stay dense; they count in the density."""
+    newborn_v: Literal["zero", "layer_mean"] = "zero"
+    """Second moment of a grown weight in Adam: zero, or the mean of its layer's live ones."""
+    sample_every: Annotated[int, Field(ge=1)] = 10
+    """Spike statistics are recorded at every n-th step."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Pruning:
+        if self.every and not _amount(self.every)[0]:
+            raise problem(f"is {self.every!r}: masks need at least one step between two updates", "every")
+        (start, unit), (until, other) = _amount(self.start), _amount(self.until)
+        if until == 0 or (unit == other and until <= start):
+            raise problem(f"is {self.until!r}, which is not after start ({self.start!r})", "until")
+        return self
+
+
+class Distillation(Block):
+    """Reverse distillation: a weaker guide teaches the sparse network."""
+
+    guide: Guide
+    divergence: Divergence = bare("divergences", "kl")
+    """How far the learner is from the guide."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of the guide in the loss; the labels have the rest."""
+    per_step: bool = False
+    """Compare at each time step, not the mean over steps."""
+    logit_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the learner's logits before they are compared."""
+
+
+class Tracking(Block):
+    """Where the run is shown besides its own folder."""
+
+    mlflow: bool = True
+    uri: str | None = None
+    """MLflow's tracking URI; a sqlite file beside the runs where omitted."""
+    experiment: str | None = None
+
+
+if TYPE_CHECKING:
+    AnyData: TypeAlias = Data
+    AnyPruning: TypeAlias = Dense | Pruning
+else:
+    AnyData = union("data set", [model("datasets", name, Data) for name in registry.names("datasets")])
+    _RULES = [
+        model("rules", name, Pruning, tag="type", prefix="snnsl.", checks=_RANGES) for name in registry.names("rules")
+    ]
+    AnyPruning = union("pruning type", [Dense, *_RULES], tag="type")
+
+
+def _mention_extends(schema: dict[str, Any]) -> None:
+    schema["properties"]["extends"] = {"type": "string", "description": "A recipe that this one changes."}
+
+
+class Recipe(Block):
+    """One run: data, model, training, pruning, distillation, tracking.
+
+    Read one with `snnsl_plugin.recipe.load.load`, which knows files, `extends` and overrides, and says where a problem
+    is. `Recipe.model_validate` takes the same as a dict.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra=_mention_extends)
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    """Version of this format."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the weights, the batches and the pruning."""
+    threads: Annotated[int, Field(ge=1)] = 2
+    """CPU threads; the results are equal for equal numbers of threads."""
+    data: AnyData
+    model: Model
+    train: Train
+    pruning: AnyPruning
+    distillation: Distillation | None = None
+    dense_baseline: bool = False
+    """Train the dense network as well, from the same seed, to compare with."""
+    tracking: Tracking = Tracking()
+
+
+def _amount(duration: str) -> tuple[float, str]:
+    unit = duration.lstrip("0123456789.")
+    return float(duration.removesuffix(unit)), unit

@@ -1,0 +1,226 @@
+"""For authors of extensions: slow, obvious oracles, and the contract that every registered name must keep.
+
+from snnsl_plugin.testing import check_criterion
+
+def test_my_criterion_keeps_the_contract():
+    check_criterion(my_criterion)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snnsl_plugin.core.layer import Criterion, Distribution, Divergence, Growth, Layer, Schedule
+from snnsl_plugin.errors import BadOption
+
+
+def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, ...] = (6, 5, 3, 3)) -> Layer:
+    """A layer with all statistics, rounded so coarsely that most scores tie, and a silent input channel.
+
+    Args:
+        seed: of everything random in it.
+        name: its name.
+        shape: of the weight, (out, in, ...).
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn() -> Tensor:
+        return (torch.randn(shape, generator=generator) * 2).round() / 2
+
+    mask = torch.rand(shape, generator=generator) < 0.6
+    mask.view(-1)[:2] = torch.tensor([True, False])
+    spikes = torch.randint(0, 4, (shape[1],), generator=generator).double()
+    spikes[0] = 0
+    return Layer(
+        name,
+        drawn() * mask,
+        {"mask": mask},
+        grad=drawn(),
+        momentum=drawn(),
+        grad_square=drawn().square(),
+        pre_spikes=spikes,
+        pre_slots=8.0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def slow_keep_top(scores: Tensor, n_keep: int, among: Tensor | None = None) -> Tensor:
+    """The mask of a stable descending sort in plain Python: ties go to the lowest flat index."""
+    flat = scores.flatten().tolist()
+    candidates = range(len(flat)) if among is None else [i for i, yes in enumerate(among.flatten().tolist()) if yes]
+    best = sorted(candidates, key=lambda i: (-flat[i], i))[:n_keep]
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[best] = True
+    return mask.view(scores.shape)
+
+
+def slow_drop_grow(layer: Layer, keep: Tensor, grow: Tensor, n_keep: int, swap: float) -> Tensor:
+    """One layer's `drop_grow` as METHOD writes it, connection by connection."""
+    alive = layer.mask.flatten().tolist()
+    k = min(n_keep, sum(alive))
+    survive = slow_keep_top(keep, k - math.floor(swap * k), layer.mask)
+    return survive | slow_keep_top(grow, n_keep - int(survive.sum()), ~survive)
+
+
+def slow_stds(theta: Sequence[float], thresholds: Sequence[float]) -> list[list[float]]:
+    """The effective weights of STDS for a sequence of thresholds, number by number."""
+    return [[math.copysign(max(abs(x) - d, 0.0), x) if x else 0.0 for x in theta] for d in thresholds]
+
+
+def slow_driven_synapses(
+    x: Tensor,
+    kept: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] | str = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """How many kept synapses the non-zero inputs drive, per sample of the leading axis.
+
+    For spikes these are the synaptic operations (SynOps, accumulates); for other inputs they are multiply-accumulates.
+    Every synapse is visited: ones are convolved with ones.
+
+    Args:
+        x: the layer's input, (N, F) for a linear layer, (N, C, *sites) for a convolution of 1 to 3 dimensions.
+        kept: which weights are non-zero, (out, in) or (out, in / groups, *kernel).
+        stride: as the layer's.
+        padding: as the layer's; zeros pad, and zeros drive nothing.
+        dilation: as the layer's.
+        groups: as the layer's.
+
+    Returns:
+        Shape (N,), float64 counts.
+
+    Raises:
+        BadOption: `kept` has an unsupported number of dimensions.
+    """
+    active, weights = (x.detach() != 0).double(), (kept.detach() != 0).double()
+    if kept.dim() == 2:
+        return F.linear(active, weights).flatten(1).sum(1)
+    convolutions = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+    if kept.dim() not in convolutions:
+        raise BadOption(f"weights of {kept.dim()} dimensions: synapses are counted for linear and 1d to 3d conv layers")
+    return convolutions[kept.dim()](active, weights, None, stride, padding, dilation, groups).flatten(1).sum(1)
+
+
+def check_criterion(criterion: Criterion | Growth) -> None:
+    """The contract of criteria and growths.
+
+    Scores have the weight's shape, are finite, are the same when asked twice from the same state, change no input, and
+    follow a permutation of output channels and of input channels.
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+    layer = tied_layer()
+    before = {k: v.clone() for k, v in vars(layer).items() if isinstance(v, Tensor)}
+    scores = criterion(layer)
+    _require(scores.shape == layer.weight.shape, f"scores have shape {tuple(scores.shape)}, not the weight's")
+    _require(bool(torch.isfinite(scores).all()), "scores are not finite")
+    _require(torch.equal(scores, criterion(tied_layer())), "the same layer scores differently the second time")
+    _require(all(torch.equal(before[k], getattr(layer, k)) for k in before), "an input was changed in place")
+    if layer.generator is not None and not torch.equal(layer.generator.get_state(), tied_layer().generator.get_state()):  # type: ignore[union-attr]
+        return  # a random score follows no permutation
+    for axis in (0, 1):
+        order = torch.randperm(layer.weight.shape[axis], generator=torch.Generator().manual_seed(1))
+        moved = permuted(tied_layer(), order, axis)
+        _require(
+            torch.allclose(criterion(moved), scores.index_select(axis, order)),
+            f"a permutation of axis {axis} does not permute the scores",
+        )
+
+
+def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
+    """The layer with its output (axis 0) or input (axis 1) channels in another order."""
+    same_shape = {
+        field: getattr(layer, field).index_select(axis, order)
+        for field in ("weight", "grad", "momentum", "grad_square")
+    }
+    spikes = layer.need("pre_spikes")
+    return Layer(
+        layer.name,
+        state={"mask": layer.mask.index_select(axis, order)},
+        pre_spikes=spikes[order] if axis == 1 else spikes,
+        pre_slots=layer.pre_slots,
+        generator=layer.generator,
+        **same_shape,
+    )
+
+
+def check_schedule(make: Callable[[float, float], Schedule]) -> None:
+    """The contract of schedules: exact ends, monotone and between them, an error outside [0, 1].
+
+    Args:
+        make: from (first, last) to a schedule.
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+    for first, last in ((1.0, 0.1), (0.0, 0.7), (0.3, 0.3)):
+        schedule = make(first, last)
+        _require(schedule(0.0) == first and schedule(1.0) == last, f"the ends of {first} -> {last} are not exact")
+        values = [schedule(i / 100) for i in range(101)]
+        slopes = [b - a for a, b in itertools.pairwise(values)]
+        sign = 1 if last >= first else -1
+        _require(all(sign * slope >= -1e-12 for slope in slopes), f"{first} -> {last} is not monotone")
+        for outside in (-0.01, 1.01, float("nan")):
+            try:
+                schedule(outside)
+            except ValueError:
+                continue
+            raise AssertionError(f"done={outside} raised no BadOption")
+
+
+def check_distribution(distribution: Distribution) -> None:
+    """The contract of distributions: any budget met to the last weight, no layer over its size, excluded ones full.
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+    shapes = {"a": (8, 1, 3, 3), "b": (16, 8, 3, 3), "c": (4, 16, 1, 1), "d": (10, 64)}
+    for excluded in (set(), {"a"}, {"c", "d"}):
+        layers = []
+        for seed, (name, shape) in enumerate(shapes.items()):
+            drawn = tied_layer(seed, name=name, shape=shape)
+            full = torch.ones(shape, dtype=torch.bool)
+            layers.append(
+                Layer(name, drawn.weight, {"mask": full if name in excluded else drawn.mask}, name not in excluded)
+            )
+        scores = {layer.name: layer.weight.abs() for layer in layers if layer.prunable}
+        total = sum(layer.weight.numel() for layer in layers)
+        least = sum(layer.weight.numel() for layer in layers if not layer.prunable)
+        for budget in {least + 1, (least + total) // 2, total - 1, total}:
+            counts = distribution(layers, scores, budget)
+            _require(list(counts) == list(shapes), "counts are not in the order of the layers")
+            _require(sum(counts.values()) == budget, f"asked for {budget} weights, got {sum(counts.values())}")
+            for layer in layers:
+                _require(
+                    0 <= counts[layer.name] <= layer.weight.numel(), f"layer {layer.name} got {counts[layer.name]}"
+                )
+                _require(layer.prunable or counts[layer.name] == layer.weight.numel(), f"{layer.name} was excluded")
+
+
+def check_divergence(divergence: Divergence) -> None:
+    """The contract of divergences: one number a sample, zero for equal answers, never negative, shape (...).
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+    generator = torch.Generator().manual_seed(0)
+    p, q = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).log_softmax(-1)
+    value = divergence(p, q)
+    _require(value.shape == (3, 4), f"(3, 4, 5) log-probabilities gave shape {tuple(value.shape)}")
+    _require(bool((value > 0).all()), "two different answers have no divergence")
+    _require(torch.allclose(divergence(p, p), torch.zeros(3, 4, dtype=p.dtype)), "equal answers diverge")
+
+
+def _require(holds: bool, broken: str) -> None:
+    if not holds:
+        raise AssertionError(broken)

@@ -1,0 +1,205 @@
+"""One run folder as one MLflow run. Imports mlflow, so only the sender's process imports this file."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+
+from snnsl_plugin.tracking import folder, journal, names, progress
+from snnsl_plugin.tracking.following import new_lines
+
+_METRICS_A_BATCH = 1000
+_PARAMETERS_A_BATCH = 100
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_UPLOAD_SECONDS = "120"
+
+
+class Projection:
+    """One run folder and the MLflow run that shows it."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, run_dir: Path, sent: progress.Progress) -> None:
+        """Takes up where `sent` ends; nothing is sent yet.
+
+        Args:
+            client: from `connection.connect`.
+            experiment_id: from `connection.connect`.
+            run_dir: the run folder.
+            sent: how far it was sent; changed and saved as more is.
+        """
+        self.sent = sent
+        self._client = client
+        self._experiment_id = experiment_id
+        self._run_dir = run_dir
+        self._arrived: defaultdict[str, set[int]] = defaultdict(set)
+        self._opened = False
+
+    def send(self, training: bool, parent: str | None = None) -> bool:
+        """Sends what is new. Sending again what MLflow has is harmless, so any step of it may fail and be repeated.
+
+        Args:
+            training: whether a process holds the run's lock; asked before this call, so that no line is missed.
+            parent: MLflow's id of the run that this one belongs to.
+
+        Returns:
+            Whether the run is over and MLflow has all of it.
+
+        Raises:
+            Exception: whatever MLflow's client raises when it cannot reach its server or is refused.
+        """
+        stands = folder.outcome(self._run_dir, training)
+        self._opened = self._opened or self._open(parent)
+        if not self._opened:
+            return True
+        self._send_status(stands if stands == "RUNNING" else self.sent.status)
+        self._send_metrics()
+        try:
+            self._send_parameters()
+            self._send_files(ended=stands != "RUNNING")
+            self._send_dataset()
+        finally:  # a file store that is out of order, or a server too old for data sets, must not hide how it ended
+            self._send_status(stands)
+        self.sent.complete = stands != "RUNNING" and not training
+        self.sent.missing = []
+        self.sent.save(self._run_dir)
+        return self.sent.complete
+
+    @property
+    def _run_id(self) -> str:
+        return str(self.sent.mlflow_run_id)
+
+    def _open(self, parent: str | None) -> bool:
+        """Finds or makes the MLflow run and learns which steps it has; False where somebody deleted it there."""
+        run = self._find() or self._create(parent)
+        if self.sent.mlflow_run_id != run.info.run_id:
+            self.sent = progress.Progress(self.sent.uri, self.sent.experiment, run.info.run_id)
+        self.sent.status = run.info.status
+        deleted = run.info.lifecycle_stage == "deleted"
+        if deleted:
+            self.sent.complete = True
+            self.sent.missing = ["what is new: the run was deleted in MLflow; restore it there to have the rest sent"]
+        else:
+            self._learn_steps(run)
+        self.sent.save(self._run_dir)
+        return not deleted
+
+    def _find(self) -> Run | None:
+        if self.sent.mlflow_run_id:
+            try:
+                return self._client.get_run(self.sent.mlflow_run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        tag = progress.identity(self._run_dir)
+        found = self._client.search_runs([self._experiment_id], f"tags.`snnsl.run_dir_id` = '{tag}'", max_results=1)
+        return found[0] if found else None
+
+    def _create(self, parent: str | None) -> Run:
+        tags = {"snnsl.run_dir_id": progress.identity(self._run_dir), "mlflow.source.name": "snnsl_plugin"}
+        with contextlib.suppress(OSError, KeyError):  # a container may run as a user without a name
+            tags["mlflow.user"] = getpass.getuser()
+        name = self._run_dir.name
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+            name = f"{self._run_dir.parent.name}/{name}"
+        path = self._run_dir / journal.FILE_NAME
+        first = next(journal.read(path), None) if path.exists() else None
+        start = int(first["time"] * 1000) if first else None
+        return self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=name)
+
+    def _learn_steps(self, run: Run) -> None:
+        """Asks MLflow which steps it has of each metric: after a resume the same steps come again at another time."""
+        history = self._client.get_metric_history
+        arrived = {name: {m.step for m in history(run.info.run_id, name)} for name in run.data.metrics}
+        self._arrived = defaultdict(set, arrived)
+
+    def _send_status(self, status: str) -> None:
+        if status in ("", self.sent.status):
+            return
+        if status == "RUNNING":
+            self._client.update_run(self._run_id, status)
+        else:
+            result, path = self._run_dir / "result.json", self._run_dir / journal.FILE_NAME
+            last = next((file.stat().st_mtime for file in (result, path) if file.exists()), None)
+            self._client.set_terminated(self._run_id, status, int(last * 1000) if last else None)
+        self.sent.status = status
+        self.sent.save(self._run_dir)
+
+    def _send_parameters(self) -> None:
+        recipe = {} if self.sent.parameters else folder.recipe(self._run_dir)
+        parameters = [Param(name, value) for name, value in names.flattened(recipe).items()] if recipe else []
+        for start in range(0, len(parameters), _PARAMETERS_A_BATCH):
+            self._client.log_batch(self._run_id, params=parameters[start : start + _PARAMETERS_A_BATCH])
+        self.sent.parameters = self.sent.parameters or bool(parameters)
+
+    def _send_dataset(self) -> None:
+        found = None if self.sent.dataset else folder.dataset(self._run_dir)
+        if not found:
+            return
+        profile = json.dumps(found, default=str)
+        source = json.dumps({"tags": {"mlflow.source.name": f"snnsl_plugin.datasets.{found['name']}"}})
+        entity = Dataset(str(found["name"])[:500], found["digest"], "code", source, profile=profile)
+        tag = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(self._run_id, datasets=[DatasetInput(entity, [tag])])
+        self.sent.dataset = True
+
+    def _send_metrics(self) -> None:
+        """Sends the journal's new lines; of each name and step the first value stays."""
+        lines = new_lines(self._run_dir / journal.FILE_NAME, self.sent.journal_bytes, self.sent.tail)
+        if lines.rewound:
+            self._learn_steps(self._client.get_run(self._run_id))
+        batch: list[Metric] = []
+        end = 0
+        for end, event in lines.events():
+            batch += self._not_arrived(event)
+            if len(batch) >= _METRICS_A_BATCH:
+                self._send_batch(batch, end, lines.tail(end))
+                batch = []
+        if end:
+            self._send_batch(batch, end, lines.tail(end))
+
+    def _not_arrived(self, event: dict[str, Any]) -> list[Metric]:
+        step, milliseconds = event["step"], int(event["time"] * 1000)
+        values = {names.allowed(name): value for name, value in event["metrics"].items()}
+        new = {name: value for name, value in values.items() if step not in self._arrived[name]}
+        for name in new:
+            self._arrived[name].add(step)
+        return [Metric(name, value, milliseconds, step) for name, value in new.items()]
+
+    def _send_batch(self, batch: list[Metric], end: int, tail: str) -> None:
+        for start in range(0, len(batch), _METRICS_A_BATCH):
+            self._client.log_batch(self._run_id, metrics=batch[start : start + _METRICS_A_BATCH])
+        self.sent.journal_bytes, self.sent.tail = end, tail
+        self.sent.save(self._run_dir)
+
+    def _send_files(self, ended: bool) -> None:
+        for name, state in folder.files(self._run_dir, ended).items():
+            if self.sent.artifacts.get(name) == state:
+                continue
+            with _patient_upload():
+                parent = Path(name).parent.as_posix()
+                self._client.log_artifact(self._run_id, str(self._run_dir / name), None if parent == "." else parent)
+            self.sent.artifacts[name] = state
+            self.sent.save(self._run_dir)
+
+
+@contextlib.contextmanager
+def _patient_upload() -> Iterator[None]:
+    """A store may take its time over a checkpoint; a request for a few numbers is answered in seconds or not at all."""
+    before = os.environ.get(_TIMEOUT)
+    os.environ[_TIMEOUT] = _UPLOAD_SECONDS
+    try:
+        yield
+    finally:
+        os.environ.pop(_TIMEOUT)
+        if before is not None:
+            os.environ[_TIMEOUT] = before

@@ -1,0 +1,111 @@
+"""Reverse knowledge distillation: the weaker or sparser network teaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snnsl_plugin import registry
+from snnsl_plugin.core.divergences.kl import kl
+from snnsl_plugin.core.layer import Divergence
+from snnsl_plugin.errors import BadOption
+from snnsl_plugin.training.guides._lesson import Guide, Softening
+
+
+class ReverseDistiller:
+    """Mixes a guide's answers into the loss:
+
+        L = (1 - a) CE + a tau^2 / (N T') sum over samples and steps of divergence(guide, learner)
+
+    with softened answers softmax(z / tau) on both sides and T' = 1 for time-mean logits, T per step. *Reverse* means
+    that the roles are swapped (the guide is weaker or sparser than the learner), not the direction of the divergence.
+
+    Args:
+        guide: who teaches, e.g. `guides.virtual.virtual()`.
+        temperature: tau, > 0.
+        weight: a, in [0, 1]; 0 is plain cross-entropy.
+        divergence: between log-probabilities, a function or its registry name.
+        per_step: whether every time step is taught (and cross-entropy averaged over steps), or the mean over time.
+        logit_scale: what logits are multiplied with first, > 0; a rate readout in [0, 1] needs one.
+
+    Raises:
+        BadOption: an option outside its range.
+
+    Example:
+        >>> import torch
+        >>> from snnsl_plugin.training.guides.virtual import virtual
+        >>> distiller = ReverseDistiller(virtual(), temperature=1.0, weight=0.5)
+        >>> logits = torch.zeros(4, 2, 10)
+        >>> round(float(distiller.loss(logits, torch.tensor([1, 2]), x=logits)), 3)
+        2.265
+    """
+
+    def __init__(
+        self,
+        guide: Guide,
+        *,
+        temperature: float = 4.0,
+        weight: float = 0.3,
+        divergence: Divergence | str = kl,
+        per_step: bool = False,
+        logit_scale: float = 1.0,
+    ) -> None:
+        if not temperature > 0 or not logit_scale > 0:
+            raise BadOption(f"temperature={temperature} and logit_scale={logit_scale} must be above 0")
+        if not 0.0 <= weight <= 1.0:
+            raise BadOption(f"weight={weight}: the guide's share of the loss must lie in [0, 1]")
+        self.guide, self.weight = guide, weight
+        self.soften = Softening(temperature, per_step, logit_scale)
+        self._divergence = registry.get("divergences", divergence) if isinstance(divergence, str) else divergence
+
+    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            logits: the learner's, (T, N, K), not scaled.
+            target: class indices, (N,).
+            x: the learner's input, (T, N, ...), which the guide sees too.
+            label_smoothing: of the cross-entropy, in [0, 1).
+
+        Returns:
+            A scalar.
+        """
+        scaled = logits * self.soften.logit_scale
+        hard = cross_entropy(scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
+        lesson = self.guide(x, target, logits.shape[-1], self.soften) if self.weight else None
+        if lesson is None:
+            return hard
+        tau = self.soften.temperature if lesson.learner_temperature is None else lesson.learner_temperature
+        learner = Softening(tau, self.soften.per_step, self.soften.logit_scale)(logits)
+        factor = self.soften.temperature**2 if lesson.factor is None else lesson.factor
+        soft = self._divergence(lesson.answer.detach().expand_as(learner), learner).mean()
+        return (1.0 - self.weight) * hard + self.weight * factor * soft
+
+    def observe(self, model: nn.Module, step: int) -> None:
+        """Tells the guide that a step has passed, where it wants to know."""
+        if hasattr(self.guide, "observe"):
+            self.guide.observe(model, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The guide's own state, where it has one."""
+        state: dict[str, Any] = self.guide.state_dict() if hasattr(self.guide, "state_dict") else {}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any], model: nn.Module) -> None:
+        """Goes on from `state_dict`; the model gives the architecture of guides that copy it."""
+        if hasattr(self.guide, "load_state_dict"):
+            self.guide.load_state_dict(state, model)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, *, per_step: bool = False, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of (T, N, K) logits: of the mean over time, or per step and averaged.
+
+    Returns:
+        A scalar, in nats.
+    """
+    if not per_step:
+        return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
+    steps = logits.shape[0]
+    return F.cross_entropy(logits.flatten(0, 1), target.repeat(steps), label_smoothing=label_smoothing)

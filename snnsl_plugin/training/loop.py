@@ -1,0 +1,167 @@
+"""The training loop: yields what happened, and knows neither progress bars nor journals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from snnsl_plugin.anatomy import reset_
+from snnsl_plugin.core.schedules.constant import constant
+from snnsl_plugin.core.schedules.cosine import cosine
+from snnsl_plugin.errors import BadOption, Diverged
+from snnsl_plugin.metrics.measure import measure
+from snnsl_plugin.training.clipping import clip_
+from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.events import Epoch, Event, Step
+from snnsl_plugin.training.pruner import DynamicPruner
+from snnsl_plugin.training.seeds import derived, generator
+
+LEARNING_RATES = {"constant": constant(value=1.0), "cosine": cosine(first=1.0, last=0.0)}
+
+
+class Batches(Protocol):
+    """What `fit` trains on: batches of (T, N, ...) inputs and (N,) class indices."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass; the generator decides the order."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training part, >= 1.
+        seed: of batch order, augmentation and random encoders; each epoch has its own stream, so a resumed run needs
+            no generator state.
+        lr_schedule: `cosine` to 0 over all steps, or `constant`.
+        clip: largest gradient norm, dead gradients not counted; None for no clipping.
+        amp: automatic mixed precision: bfloat16 on a CPU, float16 with loss scaling on a GPU.
+        label_smoothing: of the cross-entropy, in [0, 1).
+        device: where batches go.
+    """
+
+    epochs: int
+    seed: int = 0
+    lr_schedule: str = "cosine"
+    clip: float | None = None
+    amp: bool = False
+    label_smoothing: float = 0.0
+    device: str = "cpu"
+
+
+def fit(
+    model: nn.Module,
+    train: Batches,
+    validation: Batches,
+    optimizer: Optimizer,
+    how: Training,
+    *,
+    pruner: DynamicPruner | None = None,
+    distiller: ReverseDistiller | None = None,
+    epochs_done: int = 0,
+) -> Iterator[Event]:
+    """Trains, and yields a `Step` a batch, a `MaskUpdate` where masks changed, and an `Epoch` after each validation.
+
+    While the caller holds an `Epoch`, nothing is half done: that is the moment to write a checkpoint.
+
+    Args:
+        model: takes (T, N, ...), returns (T, N, K) logits; its neurons are reset before every batch.
+        train: the training part.
+        validation: the held-out part.
+        optimizer: over the model's parameters; its learning rates are the schedule's start.
+        how: epochs, seed, schedule and so on.
+        pruner: ends each step, if given.
+        distiller: makes the loss, if given.
+        epochs_done: epochs that a resumed run has behind it.
+
+    Raises:
+        BadOption: an unknown learning rate schedule.
+        Diverged: the loss is not finite.
+    """
+    if how.lr_schedule not in LEARNING_RATES:
+        raise BadOption(f"lr_schedule={how.lr_schedule!r}: choose one of {', '.join(LEARNING_RATES)}")
+    schedule, total = LEARNING_RATES[how.lr_schedule], how.epochs * len(train)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    scaler = torch.amp.grad_scaler.GradScaler(how.device, enabled=how.amp and how.device != "cpu")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    step = epochs_done * len(train)
+    if distiller and step == 0:
+        distiller.observe(model, 0)
+    for epoch in range(epochs_done + 1, how.epochs + 1):
+        torch.manual_seed(derived(how.seed, "epoch", epoch))
+        model.train()
+        began, losses, right, seen = time.perf_counter(), 0.0, 0, 0
+        for x, target in train.epoch(generator(how.seed, "order", epoch)):
+            x, target = x.to(how.device), target.to(how.device)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step / total)
+            reset_(model)
+            with torch.autocast(how.device, enabled=how.amp):
+                logits = model(x)
+                if distiller:
+                    loss = distiller.loss(logits, target, x=x, label_smoothing=how.label_smoothing)
+                else:
+                    loss = cross_entropy(logits, target, label_smoothing=how.label_smoothing)
+            if not bool(torch.isfinite(loss)):
+                raise Diverged(
+                    f"the loss is {float(loss)} at step {step + 1} (epoch {epoch}): lower train.optimizer.lr, or set "
+                    "train.clip, e.g. 1.0"
+                )
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if how.clip is not None:
+                scaler.unscale_(optimizer)
+                clip_(parameters, how.clip, pruner.by_parameter() if pruner else {})
+            scaler.step(optimizer)
+            scaler.update()
+            step += 1
+            change = pruner.step() if pruner else None
+            if distiller:
+                distiller.observe(model, step)
+            optimizer.zero_grad()
+            losses += float(loss.detach()) * len(target)
+            right += int((logits.detach().mean(0).argmax(-1) == target).sum())
+            seen += len(target)
+            yield Step(step, total, loss.detach())
+            if change:
+                yield change
+        seconds = time.perf_counter() - began
+        reset_(model)
+        checked = measure(model, batches(validation, how.device), synops=False)
+        yield Epoch(
+            epoch=epoch,
+            epochs=how.epochs,
+            step=step,
+            loss=losses / seen,
+            accuracy=right / seen,
+            validation_loss=checked.loss,
+            validation_accuracy=checked.accuracy,
+            density=pruner.density if pruner else 1.0,
+            rates=checked.firing_rate,
+            lr=optimizer.param_groups[0]["lr"],
+            seconds=seconds,
+        )
+
+
+def batches(part: Batches, device: str, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over a part, always the same one, on a device.
+
+    Random encoders draw from the global generator, which is set for the pass and restored after it.
+    """
+    before = torch.get_rng_state()
+    torch.manual_seed(derived(seed, "evaluation"))
+    try:
+        for x, target in part.epoch(generator(seed, "evaluation")):
+            yield x.to(device), target.to(device)
+    finally:
+        torch.set_rng_state(before)

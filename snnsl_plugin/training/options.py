@@ -1,0 +1,102 @@
+"""From the words of a call to a bound rule: names become functions, options are checked against the signature."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
+
+from torch import Tensor
+
+from snnsl_plugin import registry
+from snnsl_plugin.core.layer import State
+from snnsl_plugin.core.update import Update
+from snnsl_plugin.errors import BadOption, did_you_mean
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule with its options bound, and the optional functions beside it in its file.
+
+    Attributes:
+        name: as in a recipe.
+        update: `update(layers, progress) -> states`.
+        chosen: the options in force, functions resolved.
+        initial: `initial(weight) -> state`, or None: an all-True mask.
+        effective: `effective(weight, state) -> weight`, or None: the weight itself.
+        after_step_: `after_step_(weight, state)` in place, or None.
+        every: how often the source updates, a duration.
+    """
+
+    name: str
+    update: Update
+    chosen: dict[str, Any]
+    initial: Callable[[Tensor], State] | None
+    effective: Callable[[Tensor, State], Tensor] | None
+    after_step_: Callable[[Tensor, State], None] | None
+    every: str
+
+    def functions(self, *kinds: str) -> list[Callable[..., Any]]:
+        """The chosen functions of some kinds, e.g. all criteria and growths."""
+        signature = registry.options("rules", self.name)
+        return [
+            f for option, f in self.chosen.items() if f is not None and kind_of(signature[option].annotation) in kinds
+        ]
+
+
+def bind_rule(name: str, options: dict[str, Any]) -> Rule:
+    """A rule ready to run.
+
+    Args:
+        name: a rule of the registry.
+        options: by option name: a value, a function, or the registry name of a function.
+
+    Raises:
+        UnknownName: no such rule, criterion, growth, ...
+        BadOption: an option the rule does not have, or one it needs and did not get.
+    """
+    function = registry.get("rules", name)
+    known = registry.options("rules", name)
+    for option in options:
+        if option not in known:
+            raise BadOption(
+                f"rule {name!r} has no option {option!r}{did_you_mean(option, known)} (options: {', '.join(known)})"
+            )
+    chosen = {}
+    for option, parameter in known.items():
+        value = options.get(option, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise BadOption(f"rule {name!r} needs the option {option!r}")
+        kind = kind_of(parameter.annotation)
+        if kind and isinstance(value, str):
+            value = registry.get(kind, value)
+        if kind and value is not None and not callable(value):
+            raise BadOption(f"{option}={value!r} is neither a function nor the name of one of: {registry.names(kind)}")
+        chosen[option] = value
+    file = sys.modules[function.__module__]
+    return Rule(
+        name,
+        partial(function, **chosen),
+        chosen,
+        getattr(file, "initial", None),
+        getattr(file, "effective", None),
+        getattr(file, "after_step_", None),
+        getattr(file, "EVERY", "100it"),
+    )
+
+
+def kind_of(annotation: Any) -> str | None:
+    """The registry kind that an annotation such as `Criterion` or `Schedule | None` carries, or None.
+
+    >>> from snnsl_plugin.core.layer import Criterion
+    >>> kind_of(Criterion)
+    'criteria'
+    """
+    for candidate in (annotation, *get_args(annotation)):
+        for mark in getattr(candidate, "__metadata__", ()):
+            if mark in registry.KINDS:
+                return str(mark)
+    return None

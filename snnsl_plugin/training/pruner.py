@@ -1,0 +1,343 @@
+"""Structure learning in anyone's training loop: prune and regrow while the network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from snnsl_plugin.anatomy import matched, weight_layers
+from snnsl_plugin.core import masks as mask_functions
+from snnsl_plugin.core.layer import Layer, State
+from snnsl_plugin.core.rules.drop_grow import budget
+from snnsl_plugin.core.update import random_states, update
+from snnsl_plugin.errors import BadCheckpoint, BadOption
+from snnsl_plugin.training import newborn
+from snnsl_plugin.training.duration import steps
+from snnsl_plugin.training.events import MaskUpdate
+from snnsl_plugin.training.living import Living
+from snnsl_plugin.training.options import bind_rule
+from snnsl_plugin.training.seeds import generator
+from snnsl_plugin.training.statistics import Statistics, needed
+
+
+class DynamicPruner:
+    """Prunes and regrows the connections of a model while anyone's loop trains it.
+
+    Call `step()` after `optimizer.step()` and before `optimizer.zero_grad()`. Dense gradients reach pruned weights, and
+    the optimizer's moments keep running on them; dead weights are exactly zero after every step. Nothing is patched:
+    the pruner keeps its own hooks and `finish()` removes them.
+
+    Memory: one byte a prunable weight for the masks (criterion `fisher` adds four).
+
+    Args:
+        model: whose convolutions and linear layers are pruned.
+        optimizer: any optimizer over the model's parameters.
+        rule: a rule of the registry.
+        every: how often masks are updated, a duration; the rule's own habit where omitted.
+        start: first update, a duration. At `0it` a density below 1 starts from random masks of the distribution.
+        until: last update, a duration; there is always an update at this very step.
+        total_steps: optimizer steps of the whole training; what percentages refer to.
+        steps_per_epoch: what durations in epochs refer to.
+        layers: shell-style patterns of module names to prune.
+        exclude: patterns to leave dense. They count: a density is a fraction of all weights.
+        newborn_v: what Adam's second moment of a grown connection starts from: `zero` or the `layer_mean`.
+        sample_every: statistics are recorded at every n-th step.
+        seed: of the random choices; each layer has its own stream.
+        paths: whether live connections are found at each update, and channels without input silenced.
+        **options: of the rule, e.g. `density`, `criterion`, `growth`, `distribution`, `swap`; functions or their names.
+
+    Raises:
+        BadOption: an option out of range; a duration that cannot be resolved.
+        UnknownName: a name the registry does not have.
+        NothingMatched: a pattern that matches no layer.
+
+    Example:
+        >>> from snnsl_plugin.core import schedules
+        >>> model = nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> pruner = DynamicPruner(model, optimizer, density=schedules.linear(first=1.0, last=0.2),
+        ...                        every="1it", total_steps=5, until="100%")
+        >>> for _ in range(5):
+        ...     model(torch.ones(1, 10)).sum().backward()
+        ...     optimizer.step()
+        ...     _ = pruner.step()
+        ...     optimizer.zero_grad()
+        >>> pruner.density
+        0.2
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        rule: str = "drop_grow",
+        *,
+        every: str | None = None,
+        start: str = "0it",
+        until: str = "80%",
+        total_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        layers: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        newborn_v: newborn.NewbornV = "zero",
+        sample_every: int = 10,
+        seed: int = 0,
+        paths: bool = True,
+        **options: Any,
+    ) -> None:
+        self._model, self._optimizer, self._rule = model, optimizer, bind_rule(rule, options)
+        unit = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        self.every = steps(every or self._rule.every, **unit)
+        self.start, self.until = steps(start, **unit), steps(until, **unit)
+        if self.every < 1 or sample_every < 1:
+            raise BadOption(f"every={every!r} and sample_every={sample_every} must be at least one step")
+        if self.until <= self.start:
+            raise BadOption(f"until={until!r} (step {self.until}) must come after start={start!r} (step {self.start})")
+        if newborn_v not in ("zero", "layer_mean"):
+            raise BadOption(f"newborn_v={newborn_v!r}: choose 'zero' or 'layer_mean'")
+        self._modules = weight_layers(model)
+        self._newborn_v = newborn_v
+        self._generators = {
+            name: generator(seed, "mask", name) for name in matched(list(self._modules), layers, exclude)
+        }
+        self._weights = {name: _parameter(module) for name, module in self._modules.items()}
+        self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
+        self._mount()
+        self._statistics = Statistics(
+            model,
+            {name: self._weights[name] for name in self._generators},
+            needed(self._rule.functions("criteria", "growth")),
+            # An update always has at least its own step to go by.
+            lambda step: step % sample_every == 0 or self._due(step),
+        )
+        self._living = Living(model, optimizer) if paths else None
+        self.step_number = 0
+        self.born = 0
+        self.requested = {name: weight.numel() for name, weight in self._weights.items()}
+        self._statistics.before_step(1)
+        self._start_sparse()
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of every layer, bool, by unwrapped dotted parameter name; all True where nothing is pruned."""
+        return {f"{name}.weight": self._mask(name) for name in self._states}
+
+    @property
+    def density(self) -> float:
+        """Kept / all weights over all convolutions and linear layers, in [0, 1]."""
+        return mask_functions.density(self.masks.values())
+
+    def by_parameter(self) -> dict[nn.Parameter, Tensor]:
+        """The masks by the parameter that the optimizer sees, as `clip_` wants them."""
+        return {self._weights[name]: self._mask(name) for name in self._states}
+
+    @property
+    def prunable(self) -> list[str]:
+        """Dotted module names of the layers that are pruned."""
+        return list(self._generators)
+
+    @property
+    def target(self) -> float | None:
+        """The density asked for at the end, in (0, 1]; None for a rule whose density is an outcome."""
+        density = self._rule.chosen.get("density")
+        return density(1.0) if density else None
+
+    def planned_density(self, step: int) -> float | None:
+        """The density asked for after a step, in (0, 1]; None for a rule whose density is an outcome."""
+        density = self._rule.chosen.get("density")
+        last = min(step, self.until) - self.start
+        if density is None or last < 0:
+            return None if density is None else 1.0
+        reached = last if min(step, self.until) == self.until else last // self.every * self.every
+        planned: float = density(reached / (self.until - self.start))
+        return planned
+
+    def planned_counts(self) -> dict[str, int]:
+        """Weights to keep per layer at the end, as the distribution shares them now; empty where it is no input."""
+        distribution = self._rule.chosen.get("distribution")
+        if self.target is None or distribution is None:
+            return {}
+        layers = self._layers()
+        scores = {layer.name: layer.weight.detach().abs() for layer in layers if layer.prunable}
+        counts: dict[str, int] = distribution(layers, scores, budget(layers, self.target))
+        return counts
+
+    def step(self) -> MaskUpdate | None:
+        """Ends one training step: dead weights become zero, and masks are updated where one is due.
+
+        Returns:
+            What changed, or None where no update was due.
+
+        Raises:
+            Disconnected: a mask without any path through the network.
+            MissingStatistic: the rule asks for what was not recorded.
+            Diverged: scores are NaN.
+        """
+        self.step_number += 1
+        self._after_step()
+        self._statistics.after_step(self.step_number)
+        event = self._update() if self._due(self.step_number) else None
+        self._statistics.before_step(self.step_number + 1)
+        return event
+
+    def finish(self) -> None:
+        """Ends structure learning: hooks go, and effective weights become the weights. Zeros stay zeros."""
+        self._statistics.close()
+        if self._living:
+            self._living.close()
+        for module in self._modules.values():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: plain data and tensors."""
+        return {
+            "rule": self._rule.name,
+            "step": self.step_number,
+            "born": self.born,
+            "requested": self.requested,
+            "states": self._states,
+            "generators": {name: stream.get_state() for name, stream in self._generators.items()},
+            "statistics": self._statistics.state_dict(),
+            "dead": self._living.dead if self._living else {},
+            "example": self._living.example if self._living else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`, in place.
+
+        Raises:
+            BadCheckpoint: it belongs to another rule or another model.
+        """
+        shapes = {name: weight.shape for name, weight in self._weights.items()}
+        stored = {name: layer["mask"].shape for name, layer in state["states"].items()}
+        if state["rule"] != self._rule.name or shapes != stored:
+            raise BadCheckpoint(
+                f"this pruner state is of rule {state['rule']!r} over {len(stored)} layers; the pruner is "
+                f"{self._rule.name!r} over {len(shapes)} layers of its model: resume with the recipe it was made by"
+            )
+        self.step_number, self.born, self.requested = state["step"], state["born"], state["requested"]
+        self._set(state["states"])
+        for name, stream in self._generators.items():
+            stream.set_state(state["generators"][name].cpu())
+        self._statistics.load_state_dict(state["statistics"])
+        if self._living and state["example"] is not None:
+            device = next(iter(self._weights.values())).device
+            self._living.example = state["example"].to(device)
+            self._living.dead = {name: rows.to(device) for name, rows in state["dead"].items()}
+        self._statistics.before_step(self.step_number + 1)
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _initial(self, name: str) -> State:
+        weight = self._weights[name].detach()
+        if self._rule.initial and name in self._generators:
+            return self._rule.initial(weight)
+        return {"mask": torch.ones_like(weight, dtype=torch.bool)}
+
+    def _mask(self, name: str) -> Tensor:
+        if self._rule.effective and name in self._generators:
+            # Between two updates theta moves on, and what it makes of the weight is the truth.
+            weight: Tensor = self._modules[name].weight
+            return weight.detach() != 0
+        return self._states[name]["mask"]
+
+    def _mount(self) -> None:
+        if self._rule.effective:
+            for name in self.prunable:
+                mounted = _Effective(self._rule.effective, self._states[name])
+                # unsafe: the shape is the weight's own, and checking it would run the rule on an untrained state
+                parametrize.register_parametrization(self._modules[name], "weight", mounted, unsafe=True)
+                self._weights[name] = _parameter(self._modules[name])
+
+    def _set(self, states: dict[str, State]) -> None:
+        # Copied into the tensors in place, because mounted parametrizations hold them.
+        for name, state in states.items():
+            for key, value in state.items():
+                self._states[name][key].copy_(value)
+
+    def _due(self, step: int) -> bool:
+        return self.start <= step <= self.until and ((step - self.start) % self.every == 0 or step == self.until)
+
+    def _start_sparse(self) -> None:
+        density, distribution = (self._rule.chosen.get(word) for word in ("density", "distribution"))
+        if self.start == 0 and density and distribution and density(0.0) < 1.0:
+            layers = self._layers()
+            self._set(random_states(layers, distribution, budget(layers, density(0.0))))
+            self._after_step()
+
+    def _layers(self) -> list[Layer]:
+        return [self._layer(name) for name in self._modules]
+
+    def _layer(self, name: str) -> Layer:
+        weight = self._weights[name]
+        if name not in self._generators:
+            return Layer(name, weight, self._states[name], prunable=False)
+        return Layer(
+            name,
+            weight.detach(),
+            self._states[name],
+            groups=getattr(self._modules[name], "groups", 1),
+            grad=weight.grad,
+            momentum=newborn.momentum(self._optimizer, weight),
+            generator=self._generators[name],
+            **self._statistics.of(name),
+        )
+
+    @torch.no_grad()
+    def _update(self) -> MaskUpdate:
+        before = {name: self._states[name]["mask"].clone() for name in self._generators}
+        progress = (self.step_number - self.start) / (self.until - self.start)
+        change = update(self._rule.update, self._layers(), progress)
+        self._set(change.states)
+        if not self._rule.effective:
+            for name, was in before.items():
+                now, weight = self._states[name]["mask"], self._weights[name]
+                newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
+        self.born += sum(change.born.values())
+        self.requested = change.kept
+        live = self._living.update_(self.masks, self.step_number).live if self._living else self.masks
+        self._after_step()
+        event = MaskUpdate(
+            step=self.step_number,
+            progress=progress,
+            density=self.density,
+            layers={name: kept / self._weights[name].numel() for name, kept in change.kept.items()},
+            connections=sum(int(mask.count_nonzero()) for mask in live.values()),
+            born=change.born,
+            dropped=change.dropped,
+            rates=self._statistics.rates(),
+        )
+        self._statistics.clear()
+        return event
+
+    @torch.no_grad()
+    def _after_step(self) -> None:
+        if self._rule.after_step_:
+            for name in self._generators:
+                self._rule.after_step_(self._weights[name], self._states[name])
+        if self._living:
+            self._living.after_step_()
+
+
+class _Effective(nn.Module):
+    """Mounts a rule's `effective` on a weight."""
+
+    def __init__(self, function: Any, state: State) -> None:
+        super().__init__()
+        self._function, self._state = function, state
+
+    def forward(self, weight: Tensor) -> Tensor:
+        changed: Tensor = self._function(weight, self._state)
+        return changed
+
+
+def _parameter(module: nn.Module) -> nn.Parameter:
+    if parametrize.is_parametrized(module, "weight"):
+        return module.parametrizations.weight.original  # type: ignore[union-attr,return-value]
+    return module.weight  # type: ignore[return-value]

@@ -1,0 +1,177 @@
+"""Counting spikes while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from snnsl_plugin.anatomy import LAYERS, neurons, weight_layers
+from snnsl_plugin.core.spikes import spikes_per_channel
+from snnsl_plugin.errors import MissingStatistic, NothingMatched
+
+
+class SpikeRecorder:
+    """Counts, per channel, the non-zero inputs of layers and the spikes of neurons.
+
+    Works in step modes 's' ([N, C, ...] a call) and 'm' ([T, N, C, ...] a call), because the channel axis is counted
+    from the end: -3 for a 2d convolution, -1 for a linear layer. Hooks exist only inside the `with` block.
+
+    Args:
+        model: any model; its convolutions and linear layers, and its spiking neurons, are recorded.
+        layers: dotted module names whose inputs are counted; all of them where omitted, none for an empty list.
+        neuron_types: classes of one's own to count as neurons.
+        outputs: whether spikes of neurons are counted too.
+        training_only: whether passes in eval mode, such as a validation, go by uncounted.
+
+    Raises:
+        NothingMatched: a name that is not a layer of the model; or there is nothing to record.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2))
+        >>> with SpikeRecorder(model) as recorder:
+        ...     _ = model(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+        >>> recorder.input_rates()["0"].tolist()
+        [1.0, 0.5]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Sequence[str] | None = None,
+        neuron_types: tuple[type[nn.Module], ...] = (),
+        outputs: bool = True,
+        training_only: bool = False,
+    ) -> None:
+        known = weight_layers(model)
+        chosen = list(known) if layers is None else list(layers)
+        if unknown := [name for name in chosen if name not in known]:
+            raise NothingMatched(f"{unknown} are not layers of the model (layers: {', '.join(known)})")
+        self._layers = {name: known[name] for name in chosen}
+        self._neurons = neurons(model, neuron_types) if outputs else {}
+        if not self._layers and not self._neurons:
+            raise NothingMatched("nothing to record: the model has no convolution, linear layer or spiking neuron")
+        self._training_only = training_only
+        self._counts: dict[str, Tensor] = {}
+        self._slots: dict[str, float] = {}
+        self._handles: list[RemovableHandle] = []
+        #: set to False to let forward passes go by uncounted
+        self.recording = True
+
+    def __enter__(self) -> SpikeRecorder:
+        if self._handles:
+            raise MissingStatistic("this recorder is already recording: leave its `with` block first")
+        for name, layer in self._layers.items():
+            self._handles.append(layer.register_forward_pre_hook(self._input_hook(name)))
+        for name, module in self._neurons.items():
+            self._handles.append(module.register_forward_hook(self._output_hook(name)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def clear(self) -> None:
+        """Starts counting anew."""
+        self._counts.clear()
+        self._slots.clear()
+
+    def input_counts(self, layer: str) -> tuple[Tensor, float]:
+        """Non-zero inputs per channel of a layer, shape (C,), float64, and the slots each channel had; over all ranks.
+
+        Raises:
+            MissingStatistic: no forward pass was recorded.
+        """
+        return self._summed(f"input/{layer}")
+
+    def has_input(self, layer: str) -> bool:
+        """Whether a forward pass of this layer was recorded."""
+        return f"input/{layer}" in self._counts
+
+    def input_rates(self) -> dict[str, Tensor]:
+        """Fraction of non-zero inputs per channel of each recorded layer: shape (C,), in [0, 1]."""
+        return self._rates("input/")
+
+    def output_rates(self) -> dict[str, Tensor]:
+        """Firing rate per channel of each neuron layer, per step: shape (C,), in [0, 1].
+
+        The channel of a neuron layer is axis -3 where its output has sites (H, W), else the last axis.
+        """
+        return self._rates("output/")
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        """The counts so far, plain tensors and numbers."""
+        return {f"counts/{k}": v for k, v in self._counts.items()} | {f"slots/{k}": v for k, v in self._slots.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
+        """Goes on from the counts of `state_dict`."""
+        self.clear()
+        for key, value in state.items():
+            what, _, name = key.partition("/")
+            if isinstance(value, Tensor):
+                self._counts[name] = value.clone()
+            elif what == "slots":
+                self._slots[name] = value
+
+    def _rates(self, prefix: str) -> dict[str, Tensor]:
+        rates = {}
+        for key in [key for key in self._counts if key.startswith(prefix)]:
+            counts, slots = self._summed(key)
+            rates[key.removeprefix(prefix)] = counts / slots
+        return rates
+
+    def _summed(self, key: str) -> tuple[Tensor, float]:
+        if key not in self._counts:
+            kind, _, name = key.partition("/")
+            raise MissingStatistic(
+                f"no {kind} of {name!r} was recorded: run the model inside the recorder's with block"
+            )
+        counts, slots = self._counts[key].clone(), self._slots[key]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Without this every rank would make its own masks, and the replicas would part.
+            both = torch.cat([counts, counts.new_tensor([slots])])
+            torch.distributed.all_reduce(both)
+            counts, slots = both[:-1], float(both[-1])
+        return counts, slots
+
+    def _input_hook(self, name: str):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if self._counts_now(module):
+                self._add(f"input/{name}", args[0], channel_axis(module))
+
+        return hook
+
+    def _output_hook(self, name: str):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._counts_now(module):
+                spikes = output[0] if isinstance(output, tuple) else output
+                self._add(f"output/{name}", spikes, -3 if spikes.dim() >= 4 else -1)
+
+        return hook
+
+    def _counts_now(self, module: nn.Module) -> bool:
+        return self.recording and (module.training or not self._training_only)
+
+    def _add(self, key: str, x: Tensor, axis: int) -> None:
+        counts, slots = spikes_per_channel(x, axis)
+        if key in self._counts:
+            self._counts[key] += counts
+            self._slots[key] += slots
+        else:
+            self._counts[key] = counts.double()
+            self._slots[key] = float(slots)
+
+
+def channel_axis(layer: nn.Module) -> int:
+    """A layer's channel axis, counted from the end: -1 for linear layers, -2, -3, -4 for 1d to 3d convolutions."""
+    for sites, kind in enumerate(LAYERS[:3], start=1):
+        if isinstance(layer, kind):
+            return -1 - sites
+    return -1

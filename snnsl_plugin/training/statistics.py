@@ -1,0 +1,122 @@
+"""The running statistics that criteria and growths ask for, recorded between two mask updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnsl_plugin.core.layer import Layer
+from snnsl_plugin.errors import MissingStatistic
+from snnsl_plugin.training.recorder import SpikeRecorder
+
+
+class Statistics:
+    """Records what is needed, at some steps, and forgets it after each update.
+
+    Args:
+        model: whose forward passes are counted.
+        weights: per layer, the parameter whose gradient is watched.
+        needs: names of the `Layer` fields to record.
+        sampled: whether a step, numbered from 1, is recorded.
+    """
+
+    def __init__(
+        self, model: nn.Module, weights: Mapping[str, nn.Parameter], needs: set[str], sampled: Callable[[int], bool]
+    ) -> None:
+        self._weights, self._squares_wanted, self._sampled = weights, "grad_square" in needs, sampled
+        self._recorder = None
+        if "pre_spikes" in needs:
+            self._recorder = SpikeRecorder(model, layers=list(weights), outputs=False, training_only=True)
+        self._grad_square: dict[str, Tensor] = {}
+        self._squares = 0
+        if self._recorder:
+            self._recorder.__enter__()
+
+    def before_step(self, step: int) -> None:
+        """Decides whether the coming step, numbered from 1, is recorded."""
+        if self._recorder:
+            self._recorder.recording = self._sampled(step)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Takes in the gradients of a step.
+
+        Raises:
+            MissingStatistic: a squared gradient is wanted and a layer has no gradient.
+        """
+        if not self._squares_wanted or not self._sampled(step):
+            return
+        self._squares += 1
+        for name, weight in self._weights.items():
+            if weight.grad is None:
+                raise MissingStatistic(
+                    f"layer {name!r} has no gradient to square: call the pruner after loss.backward() and before "
+                    "optimizer.zero_grad()"
+                )
+            if name in self._grad_square:
+                self._grad_square[name].addcmul_(weight.grad, weight.grad)
+            else:
+                self._grad_square[name] = weight.grad.square()
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The statistics of one layer, as fields of `Layer`; those not recorded are absent."""
+        fields: dict[str, Any] = {}
+        if self._squares:
+            fields["grad_square"] = self._grad_square[name] / self._squares
+        if self._recorder and self._recorder.has_input(name):
+            fields["pre_spikes"], fields["pre_slots"] = self._recorder.input_counts(name)
+        return fields
+
+    def rates(self) -> dict[str, float]:
+        """Mean firing rate of the inputs of each layer since the last update, per step, in [0, 1]."""
+        if not self._recorder:
+            return {}
+        return {name: float(rate.mean()) for name, rate in self._recorder.input_rates().items()}
+
+    def clear(self) -> None:
+        """Starts anew after an update."""
+        self._grad_square, self._squares = {}, 0
+        if self._recorder:
+            self._recorder.clear()
+
+    def close(self) -> None:
+        """Removes the hooks."""
+        if self._recorder:
+            self._recorder.__exit__(None, None, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors."""
+        spikes = self._recorder.state_dict() if self._recorder else {}
+        return {"grad_square": self._grad_square, "squares": self._squares, "spikes": spikes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`."""
+        self._squares = state["squares"]
+        self._grad_square = {name: value.to(self._weights[name].device) for name, value in state["grad_square"].items()}
+        if self._recorder:
+            self._recorder.load_state_dict(state["spikes"])
+
+
+def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
+    """The names of the statistics that functions of a layer ask for through `Layer.need`.
+
+    They are run on a layer of a single weight that notes what it is asked for, so nobody keeps a list that rots.
+
+    Args:
+        functions: criteria and growths with their options bound.
+    """
+    asked: set[str] = set()
+
+    class Asked(Layer):
+        def need(self, statistic: str) -> Tensor:
+            asked.add(statistic)
+            return torch.ones(1) if statistic == "pre_spikes" else torch.ones(1, 1)
+
+    one = torch.ones(1, 1)
+    layer = Asked("asked", one, {"mask": one.bool()}, pre_slots=1.0, generator=torch.Generator())
+    for function in functions:
+        function(layer)
+    return asked

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnsl_plugin.core.criteria.magnitude import magnitude
+from snnsl_plugin.core.distributions.uniform import uniform
+from snnsl_plugin.core.growth.gradient import gradient
+from snnsl_plugin.core.layer import Layer
+from snnsl_plugin.core.rules.drop_grow import after_step_, drop_grow
+from snnsl_plugin.core.schedules.constant import constant
+from snnsl_plugin.core.schedules.linear import linear
+from snnsl_plugin.core.update import random_states, update
+from snnsl_plugin.errors import BadOption, Disconnected
+from snnsl_plugin.testing import slow_drop_grow, tied_layer
+
+
+def layer(weight: list[float], mask: list[int], grad: list[float]) -> Layer:
+    return Layer("fc", torch.tensor([weight]), {"mask": torch.tensor([mask]).bool()}, grad=torch.tensor([grad]))
+
+
+def masks(layers: list[Layer], progress: float = 0.5, **options: object) -> list[list[int]]:
+    states = drop_grow(layers, progress, distribution=uniform, **options)
+    return [states[each.name]["mask"].int().flatten().tolist() for each in layers]
+
+
+def test_rigl_by_hand() -> None:
+    # 5 of 8 alive, constant density, swap 0.4: floor(0.4 * 5) = 2 die (|w| 0.1, 0.2), the best gradients grow
+    one = layer([0.9, 0.1, 0.0, -0.8, 0.2, 0.7, 0, 0], [1, 1, 0, 1, 1, 1, 0, 0], [0, 0, 0.5, 0, 0.9, 0, 0.1, 0.4])
+    got = masks([one], density=constant(value=5 / 8), swap=constant(value=0.4))
+    assert got == [[1, 0, 1, 1, 1, 1, 0, 0]]  # the dropped 0.2 has the largest gradient and comes straight back
+
+
+def test_gmp_by_hand_drops_only() -> None:
+    one = layer([0.9, 0.1, 0.3, -0.8], [1, 1, 1, 1], [9, 9, 9, 9])
+    assert masks([one], density=linear(first=1.0, last=0.0)) == [[1, 0, 0, 1]]
+
+
+def test_a_rising_density_only_grows() -> None:
+    one = layer([0.9, 0.0, 0.0, 0.0], [1, 0, 0, 0], [0, 1, 3, 2])
+    assert masks([one], density=constant(value=0.75)) == [[1, 0, 1, 1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), density=st.floats(0.05, 1.0), swap=st.floats(0.0, 1.0))
+def test_equals_the_slow_oracle_on_tied_inputs(seed: int, density: float, swap: float) -> None:
+    tied = tied_layer(seed)
+    got = drop_grow([tied], 0.3, density=constant(value=density), swap=constant(value=swap), distribution=uniform)[
+        tied.name
+    ]["mask"]
+    n_keep = round(density * tied.weight.numel())
+    assert torch.equal(got, slow_drop_grow(tied, magnitude(tied), gradient(tied), n_keep, swap))
+    assert int(got.sum()) == n_keep
+
+
+def test_an_excluded_layer_is_left_alone() -> None:
+    one, two = tied_layer(0, name="a"), tied_layer(1, name="b")
+    full = Layer("b", two.weight, {"mask": torch.ones_like(two.mask)}, prunable=False)
+    states = drop_grow([one, full], 1.0, density=constant(value=0.6), distribution=uniform)
+    assert bool(states["b"]["mask"].all())
+    assert int(states["a"]["mask"].sum()) + full.weight.numel() == round(0.6 * 2 * one.weight.numel())
+
+
+def test_dead_weights_are_exactly_zero_after_a_step() -> None:
+    weight = torch.tensor([[1.0, -2.0]])
+    after_step_(weight, {"mask": torch.tensor([[True, False]])})
+    assert weight.tolist() == [[1.0, 0.0]]
+
+
+def test_ranges_are_checked_with_the_value() -> None:
+    one = tied_layer()
+    with pytest.raises(BadOption, match="density is 1.5"):
+        drop_grow([one], 0.0, density=constant(value=1.5))
+    with pytest.raises(BadOption, match="swap is -0.1"):
+        drop_grow([one], 0.0, density=constant(value=0.5), swap=constant(value=-0.1))
+
+
+def test_update_counts_what_was_born_and_dropped_and_refuses_an_empty_layer() -> None:
+    one = layer([0.9, 0.1, 0.0, 0.0], [1, 1, 0, 0], [0, 0, 1, 0])
+    change = update(
+        lambda layers, progress: drop_grow(
+            layers, progress, density=constant(value=0.5), swap=constant(value=0.5), distribution=uniform
+        ),
+        [one],
+        0.5,
+    )
+    assert (change.kept, change.born, change.dropped) == ({"fc": 2}, {"fc": 1}, {"fc": 1})
+    with pytest.raises(Disconnected, match="layer 'fc' would keep none of its 4 weights"):
+        update(lambda layers, progress: {"fc": {"mask": torch.zeros(1, 4, dtype=torch.bool)}}, [one], 0.5)
+
+
+def test_random_states_meet_the_budget_and_repeat_with_the_seed() -> None:
+    def states(seed: int) -> dict:
+        return random_states([tied_layer(seed, name="a")], uniform, 100)
+
+    assert int(states(1)["a"]["mask"].sum()) == 100
+    assert torch.equal(states(1)["a"]["mask"], states(1)["a"]["mask"])
+    assert not torch.equal(states(1)["a"]["mask"], states(2)["a"]["mask"])

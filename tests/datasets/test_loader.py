@@ -1,0 +1,100 @@
+"""Batches are time first, complete, ordered by the generator, and finite."""
+
+import pytest
+import torch
+
+from snnsl_plugin.datasets._loader import Loader
+from snnsl_plugin.datasets._tensors import TensorFrames, TensorImages
+from snnsl_plugin.datasets.encoders.direct import direct
+from snnsl_plugin.datasets.encoders.frames import frames
+from snnsl_plugin.errors import BadData, BadOption
+
+
+def pictures(count=10):
+    return TensorImages(
+        torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 4, 4), torch.arange(count)
+    )
+
+
+class OneByOne:
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def test_batches_are_time_first_and_the_last_one_is_smaller():
+    batches = list(Loader(pictures(), 4, encoder=direct(T=3)))
+    assert [tuple(x.shape) for x, _ in batches] == [(3, 4, 1, 4, 4), (3, 4, 1, 4, 4), (3, 2, 1, 4, 4)]
+    assert torch.cat([y for _, y in batches]).tolist() == list(range(10))
+
+
+def test_drop_last_leaves_the_smaller_batch_out_and_len_says_so():
+    loader = Loader(pictures(), 4, drop_last=True)
+    assert len(loader) == 2
+    assert len(list(loader)) == 2
+    assert len(Loader(pictures(), 4)) == 3
+
+
+def test_event_frames_move_time_to_the_front():
+    data = TensorFrames(torch.arange(2 * 3).reshape(2, 3, 1, 1, 1).to(torch.uint8), torch.tensor([0, 1]))
+    x, y = next(iter(Loader(data, 2, encoder=frames())))
+    assert x[:, 0, 0, 0, 0].tolist() == [0, 1, 2]
+    assert x[:, 1, 0, 0, 0].tolist() == [3, 4, 5]
+    assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+
+
+def test_the_generator_alone_decides_the_order():
+    loader = Loader(pictures(50), 7, shuffle=True)
+
+    def labels(seed):
+        return torch.cat([y for _, y in loader.epoch(torch.Generator().manual_seed(seed))]).tolist()
+
+    first = labels(1)
+    torch.rand(3)
+    assert labels(1) == first
+    assert labels(2) != first
+    assert sorted(first) == list(range(50))
+
+
+def test_a_dataset_without_batches_gives_the_same_batches_item_by_item():
+    data = pictures()
+    slow = OneByOne([data[i] for i in range(len(data))])
+    for (x, y), (u, v) in zip(Loader(data, 4), Loader(slow, 4), strict=True):
+        assert torch.equal(x, u)
+        assert torch.equal(y, v)
+
+
+def test_nan_is_refused_with_the_number_of_the_sample():
+    samples = [(torch.zeros(1, 2, 2), 0) for _ in range(6)]
+    samples[4] = (torch.full((1, 2, 2), float("nan")), 0)
+    with pytest.raises(BadData, match=r"sample 4 \(index 4\)"):
+        list(Loader(OneByOne(samples), 4))
+
+
+def test_infinity_is_refused_with_the_file_of_the_sample(tmp_path):
+    data = TensorImages(
+        torch.ones(3, 1, 2, 2, dtype=torch.uint8),
+        torch.zeros(3),
+        (0.0,),
+        (0.0,),
+        files=[tmp_path / f"{i}.png" for i in range(3)],
+    )
+    with pytest.raises(BadData, match=r"0\.png \(index 0\), .*1\.png"):
+        list(Loader(data, 2))
+
+
+def test_samples_of_different_shapes_are_refused():
+    with pytest.raises(BadData, match="differ in shape"):
+        list(Loader(OneByOne([(torch.zeros(1, 2, 2), 0), (torch.zeros(1, 3, 3), 0)]), 2))
+
+
+def test_a_batch_size_below_one_and_an_empty_epoch_are_refused():
+    with pytest.raises(BadOption, match="batch_size is 0"):
+        Loader(pictures(), 0)
+    with pytest.raises(BadOption, match="lower batch_size"):
+        Loader(pictures(), 11, drop_last=True)
