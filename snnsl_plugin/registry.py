@@ -99,7 +99,7 @@ def _providers(kind: str) -> dict[str, str | EntryPoint]:
 @cache
 def _installed() -> EntryPoints:
     # Reading the metadata of every installed distribution takes 40 ms; what is installed does not change in a process.
-    return entry_points()
+    return entry_points()  # type: ignore[return-value]  # typeshed has the old type for 3.11
 
 
 def _joined(group: str) -> EntryPoints:

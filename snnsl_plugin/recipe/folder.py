@@ -65,7 +65,8 @@ def held(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        # The MLflow sender looks every 2 seconds whether the run is still held, by holding it for an instant itself.
+        lock.acquire(timeout=2, poll_interval=0.02)
     except Timeout:
         raise RunFolderInUse(
             f"{run_dir} is in use by another process: wait for it, or choose another --run-dir"

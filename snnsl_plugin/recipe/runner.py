@@ -10,12 +10,11 @@ from typing import Any
 import torch
 
 from snnsl_plugin.anatomy import weight_layers
-from snnsl_plugin.errors import SnnslError
 from snnsl_plugin.recipe import assemble, folder, phase
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
-from snnsl_plugin.tracking.launch import default_uri, launch
+from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.status import mlflow_run_id
 from snnsl_plugin.training.events import Event
 
@@ -71,11 +70,10 @@ def run(
             if on_start:
                 on_start(run_dir)
             if recipe.tracking.mlflow:
-                uri = recipe.tracking.uri or default_uri(run_dir.resolve().parent)
-                launch(run_dir, uri=uri, experiment=recipe.tracking.experiment or name)
+                launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
             try:
                 result = _phases(recipe, run_dir, parts, tell, name)
-            except (SnnslError, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt) as error:
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 folder.write_json(
                     run_dir / folder.RESULT,

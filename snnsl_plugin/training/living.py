@@ -57,7 +57,7 @@ class Living:
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise Disconnected(
-                f"live paths cannot be traced through this model ({type(error).__name__}: {error}): pass paths=False to "
+                f"live paths cannot be traced through this model ({type(error).__name__}: {error}): set paths=False to "
                 "prune without counting live connections"
             ) from error
         if not any(bool(mask.any()) for mask in paths.live.values()):
