@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -13,6 +15,7 @@ from snnsl_plugin.errors import NothingMatched, did_you_mean
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 WeightLayer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 _NEURON_HOME = "spikingjelly.activation_based.neuron"
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_neuron(module: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> bool:
@@ -33,7 +36,7 @@ def is_neuron(module: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> boo
 def neurons(model: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> dict[str, nn.Module]:
     """The outermost spiking neurons of a model, by dotted module name."""
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
         if not inside and is_neuron(module, extra):
             found[name] = module
@@ -42,7 +45,23 @@ def neurons(model: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> dict[s
 
 def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
     """All convolutions and linear layers, by dotted module name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, LAYERS)}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel and compiled wrappers, whose names are those of its own file."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def weight_name(layer: str) -> str:
+    """The unwrapped dotted parameter name of a layer's weight: `conv1.weight`, also where it is parametrized."""
+    return f"{layer}.weight" if layer else "weight"
 
 
 def matched(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -87,3 +106,24 @@ def reset_(model: nn.Module) -> None:
 def time_first(model: nn.Module) -> bool:
     """Whether the model takes (T, N, ...): true where a neuron runs in multi-step mode."""
     return any(getattr(neuron, "step_mode", "s") == "m" for neuron in neurons(model).values())
+
+
+@contextmanager
+def set_aside(model: nn.Module) -> Iterator[None]:
+    """Hooks out of the way and neurons at their start; afterwards hooks, memories and train flags are as before.
+
+    For passes that look at a model while somebody else trains it.
+    """
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+            for hooks in _HOOKS:
+                stack.callback(setattr, module, hooks, getattr(module, hooks))
+                setattr(module, hooks, OrderedDict())
+            # SpikingJelly's states: containers and synapse filters have some too.
+            memories = getattr(module, "_memories", None)
+            if isinstance(memories, dict):
+                stack.callback(module.__dict__.__setitem__, "_memories", memories)
+                module.__dict__["_memories"] = dict(memories)
+        reset_(model)
+        yield

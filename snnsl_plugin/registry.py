@@ -63,10 +63,10 @@ def get(kind: str, name: str) -> Callable[..., Any]:
     if name not in providers:
         raise UnknownName(singular(kind), name, providers)
     provider = providers[name]
-    if isinstance(provider, EntryPoint):
-        found = provider.load()
-    else:
+    if isinstance(provider, str):
         found = getattr(importlib.import_module(provider), provider.rpartition(".")[2])
+    else:
+        found = provider.load()
     return found  # type: ignore[no-any-return]
 
 

@@ -41,10 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `snnsl cat digits | head`: nobody reads on, which is no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{error.strerror or error}: choose another folder, or make room and rights there", 2)
     except Exception as error:
         if {"-v", "--verbose"} & set(words):
             traceback.print_exc()
             return 2
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) or "out of memory" in str(error):
+            return _say("not enough memory: lower train.batch_size, the encoder's T, or the width of the model", 2)
         sentence = " ".join(str(error).split()) or "no message"
         return _say(f"unexpected {type(error).__name__}: {sentence} (snnsl -v ... shows where)", 2)
     return status if isinstance(status, int) else 0

@@ -28,7 +28,7 @@ class Layer:
     """One weight tensor and what is known about it.
 
     Attributes:
-        name: the unwrapped dotted parameter name, e.g. `features.0.weight`.
+        name: the unwrapped dotted module name, e.g. `features.0`.
         weight: shape (out, in / groups, *kernel) or (out, in).
         state: holds "mask" (bool, the weight's shape) and what else the rule keeps.
         prunable: False for a layer that is counted but never pruned.

@@ -9,15 +9,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import WeightLayer, neurons, weight_layers
+from snnsl_plugin.anatomy import WeightLayer, neurons, weight_layers, weight_name
 from snnsl_plugin.errors import BadOption, NothingMatched
 
 Synapses: TypeAlias = WeightLayer
-
-
-def weight_name(layer: str) -> str:
-    """The unwrapped dotted parameter name of a layer's weight: `conv1.weight`, also where it is parametrized."""
-    return f"{layer}.weight" if layer else "weight"
 
 
 def synaptic_layers(model: nn.Module) -> dict[str, Synapses]:

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import reset_
+from snnsl_plugin.anatomy import reset_, weight_name
 from snnsl_plugin.core.spikes import silent
 from snnsl_plugin.errors import BadOption, Diverged
 from snnsl_plugin.metrics.energy import energy_pj
-from snnsl_plugin.metrics.layers import connection_masks, evaluating, firing_neurons, synaptic_layers, weight_name
+from snnsl_plugin.metrics.layers import connection_masks, evaluating, firing_neurons, synaptic_layers
 from snnsl_plugin.metrics.synops import SynapseCounter
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snnsl_plugin.anatomy import is_neuron
+from snnsl_plugin.anatomy import is_neuron, set_aside, weight_name
 from snnsl_plugin.core.paths import any_per_channel, connections, drawn_where, reach
 from snnsl_plugin.errors import BadOption
-from snnsl_plugin.metrics.layers import Synapses, connection_masks, evaluating, synaptic_layers, weight_name
+from snnsl_plugin.metrics.layers import Synapses, connection_masks, evaluating, synaptic_layers
 
 _SEED = 0
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -195,9 +193,8 @@ def _replaced(model: nn.Module, probe: _Probe, identities: Sequence[type[nn.Modu
     changes its state. So `forward` itself is shadowed on the instance for as long as the probe runs.
     """
     layers = {id(layer): (weight_name(name), layer) for name, layer in synaptic_layers(model).items()}
-    with ExitStack() as stack:
+    with set_aside(model), ExitStack() as stack:
         for module in model.modules():
-            _set_aside(module, stack)
             if id(module) in layers:
                 _shadow(module, probe.forward_of(*layers[id(module)]), stack)
             elif _passes_on(module, identities):
@@ -215,17 +212,6 @@ def _unshadow(module: nn.Module, before: Callable[..., Tensor] | None) -> None:
     del module.__dict__["forward"]
     if before is not None:
         module.__dict__["forward"] = before
-
-
-def _set_aside(module: nn.Module, stack: ExitStack) -> None:
-    for hooks in _HOOKS:
-        stack.callback(setattr, module, hooks, getattr(module, hooks))
-        setattr(module, hooks, OrderedDict())
-    memories = getattr(module, "_memories", None)  # SpikingJelly's states: containers and synapse filters have some too
-    if isinstance(memories, dict):
-        stack.callback(module.__dict__.__setitem__, "_memories", memories)
-        module.__dict__["_memories"] = dict(memories)
-        cast(Any, module).reset()
 
 
 class _AveragePooling(TorchFunctionMode):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from snnsl_plugin import registry
@@ -20,7 +21,7 @@ from snnsl_plugin.recipe.options import Choice, build
 from snnsl_plugin.recipe.schema import Dense, Recipe
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.distiller import ReverseDistiller
-from snnsl_plugin.training.loop import Training
+from snnsl_plugin.training.loop import Training, scaler_for
 from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.seeds import derived
 
@@ -47,6 +48,7 @@ class Assembled:
     how: Training
     pruner: DynamicPruner | None
     distiller: ReverseDistiller | None
+    scaler: GradScaler
 
 
 def data(recipe: Recipe) -> Data:
@@ -113,7 +115,13 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         device=device(recipe),
     )
     return Assembled(
-        parts, model, optimizer, how, _pruner(recipe, model, optimizer, known), _distiller(recipe, parts, known)
+        parts,
+        model,
+        optimizer,
+        how,
+        _pruner(recipe, model, optimizer, known),
+        _distiller(recipe, parts, known),
+        scaler_for(how),
     )
 
 
@@ -132,7 +140,10 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
     done = folder.result(run_dir)
     if done is None or done["status"] != "finished":
         raise BadCheckpoint(f"{run_dir} holds no finished run: run its recipe first, or name another run")
-    model = network(load(run_dir / folder.RECIPE), parts.splits)
+    trained_by = load(run_dir / folder.RECIPE)
+    # It trained wherever its recipe said; here it goes where it is wanted.
+    elsewhere = trained_by.train.model_copy(update={"device": "cpu"})
+    model = network(trained_by.model_copy(update={"train": elsewhere}), parts.splits)
     try:
         model.load_state_dict(checkpoint.load(run_dir / folder.CHECKPOINT)["model"])
     except (RuntimeError, KeyError) as error:
@@ -169,15 +180,13 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
             elif parameter.name == "network":
                 if not wanted.guide.run:
                     raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
-                given["network"] = load_network(Path(wanted.guide.run), parts)
+                given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
         guide = guide(**given)
     return ReverseDistiller(
         guide,
         temperature=wanted.temperature,
         weight=wanted.weight,
-        divergence=build("divergences", wanted.divergence)
-        if isinstance(wanted.divergence, Choice)
-        else wanted.divergence,
+        divergence=build("divergences", wanted.divergence),
         per_step=wanted.per_step,
         logit_scale=wanted.logit_scale,
     )

@@ -18,7 +18,10 @@ CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
 JOURNAL = "metrics.jsonl"
+REPORT = "report.html"
 IDENTITY = "run.json"
+#: All that is in a folder whose run was killed before it began.
+_NOT_YET = {".lock", f"{IDENTITY}.partial"}
 
 
 def choose(name: str, digest: str, *, run_dir: Path | None, resume: bool, root: Path = Path("runs")) -> Path:
@@ -39,7 +42,7 @@ def choose(name: str, digest: str, *, run_dir: Path | None, resume: bool, root: 
     if run_dir is None:
         return _newest_unfinished(name, digest, root) if resume else _made(name, root)
     if not resume:
-        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - _NOT_YET):
             raise RunFolderInUse(
                 f"{run_dir} is not empty: add --resume to go on with the run it holds, or choose another --run-dir"
             )
@@ -61,16 +64,19 @@ def held(run_dir: Path) -> Iterator[None]:
 
     Raises:
         RunFolderInUse: another process holds it.
+        BadOption: it cannot be written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock")
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
         # The MLflow sender looks every 2 seconds whether the run is still held, by holding it for an instant itself.
         lock.acquire(timeout=2, poll_interval=0.02)
     except Timeout:
         raise RunFolderInUse(
             f"{run_dir} is in use by another process: wait for it, or choose another --run-dir"
         ) from None
+    except OSError as error:
+        raise BadOption(f"{run_dir} cannot be written ({error.strerror}): choose another --run-dir") from error
     try:
         yield
     finally:
@@ -79,12 +85,12 @@ def held(run_dir: Path) -> Iterator[None]:
 
 def identity(run_dir: Path) -> dict[str, Any] | None:
     """Which recipe a folder belongs to: {"name", "digest", "seed"}; None where there is no run."""
-    return read_json(run_dir / IDENTITY)
+    return read_json(run_dir / IDENTITY, "digest")
 
 
 def result(run_dir: Path) -> dict[str, Any] | None:
     """The result of a run, or None before there is one."""
-    return read_json(run_dir / RESULT)
+    return read_json(run_dir / RESULT, "status")
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -92,8 +98,8 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=1, allow_nan=False))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads JSON; None where there is no file.
+def read_json(path: Path, key: str) -> dict[str, Any] | None:
+    """Reads a mapping that has a key; None where there is no file.
 
     Raises:
         BadCheckpoint: the file is damaged.
@@ -102,6 +108,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or key not in data:
+            raise ValueError(f"it does not say {key!r}")
     except ValueError as error:
         raise BadCheckpoint(f"{path} is damaged ({error}): start the run anew with another --run-dir") from error
     return data
@@ -118,16 +126,20 @@ def _made(name: str, root: Path) -> Path:
 
 
 def _next(name: str, root: Path) -> Path:
-    taken = [
+    return root / f"{name}-{max(_taken(name, root), default=0) + 1:03d}"
+
+
+def _taken(name: str, root: Path) -> list[int]:
+    return [
         int(match[1])
         for path in root.glob(f"{name}-*")
         if (match := re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name))
     ]
-    return root / f"{name}-{max(taken, default=0) + 1:03d}"
 
 
 def _newest_unfinished(name: str, digest: str, root: Path) -> Path:
-    for path in sorted(root.glob(f"{name}-*"), reverse=True):
+    for number in sorted(_taken(name, root), reverse=True):
+        path = root / f"{name}-{number:03d}"
         held = identity(path)
         if held and held["digest"] == digest and (result(path) or {}).get("status") != "finished":
             return path

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from snnsl_plugin import __version__
 from snnsl_plugin.core import masks as mask_functions
@@ -58,7 +58,7 @@ def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name
         began = time.perf_counter() - saved["wall"]
         training = fit(
             made.model, parts.train, parts.validation, made.optimizer, made.how,
-            pruner=made.pruner, distiller=made.distiller, epochs_done=saved["epoch"],
+            pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, epochs_done=saved["epoch"],
         )  # fmt: skip
         for event in training:
             _write(journal, event)
@@ -66,17 +66,17 @@ def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name
                 saved["epoch"], saved["wall"] = event.epoch, time.perf_counter() - began
                 saved["seconds"].append(event.seconds)
                 _select(saved, event, made)
+                journal.sync()  # the checkpoint must not count lines that a power cut could still take
                 saved["journal"] = journal.offset
                 checkpoint.save(run_dir / folder.CHECKPOINT, _tree(made, saved, own))
             on_event(event)
-        result = _finish(recipe, made, saved, run_dir, own, name)
-        result["wall_s"] = time.perf_counter() - began
+        result: dict[str, Any] = saved["result"] or _finish(recipe, made, saved, run_dir, own, name, began)
         journal.write("finished", saved["epoch"] * len(parts.train), {"accuracy/test": result["accuracy"]["test"]})
     return result
 
 
 def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
-    fresh = {"epoch": 0, "wall": 0.0, "seconds": [], "best": None, "journal": 0}
+    fresh = {"epoch": 0, "wall": 0.0, "seconds": [], "best": None, "journal": 0, "result": None}
     path = run_dir / folder.CHECKPOINT
     if not path.is_file():
         return fresh
@@ -84,12 +84,15 @@ def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
     if tree.get("digest") != own:
         raise BadCheckpoint(f"{path} belongs to another recipe: resume with {run_dir / folder.RECIPE}")
     try:
+        if tree["progress"]["result"] is not None:  # killed after its last checkpoint and before result.json
+            return {key: tree["progress"][key] for key in fresh}
         made.model.load_state_dict(tree["model"])
         made.optimizer.load_state_dict(tree["optimizer"])
         if made.pruner:
             made.pruner.load_state_dict(tree["pruner"])
         if made.distiller:
             made.distiller.load_state_dict(tree["distiller"], made.model)
+        made.scaler.load_state_dict(tree["scaler"])
         return {key: tree["progress"][key] for key in fresh}
     except (KeyError, RuntimeError, ValueError) as error:
         raise BadCheckpoint(
@@ -105,6 +108,7 @@ def _tree(made: Assembled, saved: dict[str, Any], own: str) -> dict[str, Any]:
         "optimizer": made.optimizer.state_dict(),
         "pruner": made.pruner.state_dict() if made.pruner else {},
         "distiller": made.distiller.state_dict() if made.distiller else {},
+        "scaler": made.scaler.state_dict(),
     }
 
 
@@ -124,7 +128,7 @@ def _select(saved: dict[str, Any], event: Epoch, made: Assembled) -> None:
 
 
 def _finish(
-    recipe: Recipe, made: Assembled, saved: dict[str, Any], run_dir: Path, own: str, name: str
+    recipe: Recipe, made: Assembled, saved: dict[str, Any], run_dir: Path, own: str, name: str, began: float
 ) -> dict[str, Any]:
     """Reads the test set, once, for the last and for the selected epoch, and writes the finished checkpoint."""
     model, pruner, test = made.model, made.pruner, made.data.test
@@ -136,17 +140,12 @@ def _finish(
         pruner.finish()
     measured = measure(model, batches(test, made.how.device), masks=masks or None)
     paths = live_paths(model, next(batches(test, made.how.device))[0][:, :1], masks=masks or None)
-    checkpoint.save(
-        run_dir / folder.CHECKPOINT,
-        {"digest": own, "progress": saved | {"best": None}, "model": model.state_dict(), "masks": masks},
-    )
     sizes = _sizes(model)
     kept = {layer: int(masks[f"{layer}.weight"].count_nonzero()) if masks else n for layer, n in sizes.items()}
     parameters = sum(p.numel() for p in model.parameters())
     total = sum(sizes.values())
-    live = sum(int(mask.count_nonzero()) for mask in paths.live.values())
-    requested = pruner.requested if pruner else dict(sizes)
-    return {
+    requested = pruner.requested if pruner else sizes
+    result = {
         "schema": 1,
         "recipe": name,
         "digest": own,
@@ -166,12 +165,17 @@ def _finish(
                 "total": total,
             },
             "connections": {
-                "live": live,
-                "forward": sum(int(mask.count_nonzero()) for mask in paths.forward.values()),
-                "density": live / total,
+                "live": paths.connections,
+                "forward": paths.forward_connections,
+                "density": paths.connections / total,
             },
             "layers": {
-                layer: {"requested": requested[layer] / n, "achieved": kept[layer] / n, "kept": kept[layer], "total": n}
+                layer: {
+                    "requested": requested[layer] / n if layer in requested else None,
+                    "achieved": kept[layer] / n,
+                    "kept": kept[layer],
+                    "total": n,
+                }
                 for layer, n in sizes.items()
             },
         },
@@ -181,11 +185,19 @@ def _finish(
         "epochs": saved["epoch"],
         "selected_epoch": saved["best"]["epoch"],
         "seconds_per_epoch": statistics.median(saved["seconds"]),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_memory_mib(made.how.device),
         "skipped_samples": made.data.splits.skipped,
         "mlflow_run_id": None,
         "versions": versions(),
+        "wall_s": time.perf_counter() - began,
     }
+    # The result lies in the checkpoint too: the state to resume from is gone from it, so a run that is killed before
+    # result.json is written goes on from here.
+    progress = saved | {"best": None, "result": result}
+    checkpoint.save(
+        run_dir / folder.CHECKPOINT, {"digest": own, "progress": progress, "model": model.state_dict(), "masks": masks}
+    )
+    return result
 
 
 def _measured(measured: Measurement) -> dict[str, Any]:
@@ -234,9 +246,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "absent"
     return found
-
-
-def masks_of(run_dir: Path) -> dict[str, Tensor]:
-    """The final masks of a finished run, bool, by dotted parameter name."""
-    masks: dict[str, Tensor] = checkpoint.load(run_dir / folder.CHECKPOINT).get("masks", {})
-    return masks

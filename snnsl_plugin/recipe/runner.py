@@ -65,6 +65,8 @@ def run(
             if done and done["status"] == "finished":
                 if on_start:
                     on_start(run_dir)
+                if not (run_dir / folder.REPORT).is_file():  # killed while it was drawn
+                    _draw(run_dir)
                 return done
             folder.write_json(run_dir / folder.IDENTITY, _identity(recipe, name))
             if on_start:
@@ -81,9 +83,7 @@ def run(
                 )
                 raise
             folder.write_json(run_dir / folder.RESULT, result)
-            from snnsl_plugin.recipe.report import write
-
-            write(run_dir)
+            _draw(run_dir)
     return result
 
 
@@ -129,6 +129,7 @@ def _phases(recipe: Recipe, run_dir: Path, parts: assemble.Data, tell: OnEvent, 
             dense = phase.train(baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense")
             folder.write_json(dense_dir / folder.RESULT, dense)
     result = phase.train(recipe, run_dir, parts, lambda event: tell("sparse", event), name=name)
+    result["wall_s"] += dense["wall_s"] if dense else 0.0
     result["mlflow_run_id"] = mlflow_run_id(run_dir)
     result["dense"] = dense
     result["accuracy"]["dense_test"] = dense["accuracy"]["test"] if dense else None
@@ -142,15 +143,22 @@ def dense_recipe(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(plain)
 
 
+def _draw(run_dir: Path) -> None:
+    from snnsl_plugin.recipe.report import write
+
+    write(run_dir)
+
+
 def _identity(recipe: Recipe, name: str) -> dict[str, Any]:
     return {"name": name, "digest": digest(recipe), "seed": recipe.seed}
 
 
 @contextmanager
 def _settings(recipe: Recipe) -> Iterator[None]:
-    """Threads and determinism for the time of a run: results are equal for equal seeds and threads."""
+    """Threads and determinism for the time of a run, and the caller's random numbers back after it."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    generators = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -158,6 +166,9 @@ def _settings(recipe: Recipe) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_rng_state(generators[0])
+        for number, state in enumerate(generators[1]):
+            torch.cuda.set_rng_state(state, number)
 
 
 def _ignore(phase: str, event: Event) -> None:

@@ -109,6 +109,10 @@ class Journal:
         self._file.write(text.encode() + b"\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Hands what was written to the disk itself, so that a power cut cannot take it back."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file; closing twice is fine."""
         self._file.close()

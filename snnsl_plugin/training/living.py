@@ -1,22 +1,25 @@
 """Which connections lie on a path from the input to the output, and silence for channels that no input reaches.
 
-A channel whose last incoming connection was pruned still fires if a bias or a batch norm's shift is above threshold.
-Its outgoing connections would then be on no path from the input, yet do something. So its bias, scale and shift are
-held at zero until a connection reaches it again: the count of live connections and the function agree.
+A channel whose last incoming connection was pruned still fires if a bias or a norm's shift is above threshold. Its
+outgoing connections would then be on no path from the input, yet do something. So its bias, scale and shift are held at
+zero until a connection reaches it again: the count of live connections and the function agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from snnsl_plugin.anatomy import reset_, time_first, weight_layers
+from snnsl_plugin.anatomy import set_aside, time_first, weight_layers, weight_name
+from snnsl_plugin.core.spikes import spikes_per_channel
 from snnsl_plugin.errors import Disconnected, MissingStatistic, SnnslError
 from snnsl_plugin.metrics.paths import Paths, live_paths
+from snnsl_plugin.training.affine import Held, held_parameters
+from snnsl_plugin.training.recorder import channel_axis
 
 
 class Living:
@@ -31,8 +34,8 @@ class Living:
         self._model, self._optimizer = model, optimizer
         self.example: Tensor | None = None
         self.dead: dict[str, Tensor] = {}
-        self._held: dict[str, list[tuple[nn.Parameter, float]]] | None = None
-        self._catch = model.register_forward_pre_hook(self._keep_example)
+        self._held: dict[str, list[Held]] | None = None
+        self._catch = model.register_forward_pre_hook(self._keeper(), with_kwargs=True)
 
     def close(self) -> None:
         """Removes the hook."""
@@ -47,12 +50,11 @@ class Living:
 
         Raises:
             MissingStatistic: no forward pass was seen.
-            Disconnected: there is no path at all, or none can be traced through this model.
+            Disconnected: there is no path at all, none can be traced through this model, or an unreachable channel
+                cannot be silenced.
         """
-        if self.example is None:
-            raise MissingStatistic("the pruner saw no forward pass of its model: train it, or pass paths=False")
         try:
-            paths = live_paths(self._model, self.example, masks=dict(masks))
+            paths = live_paths(self._model, self._seen(), masks=dict(masks))
         except SnnslError:
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -65,82 +67,88 @@ class Living:
                 f"after the update at step {step} no path leads from the input to the output: raise the last density, "
                 "choose distribution 'erk', or exclude the smallest layers"
             )
-        self._set_dead_({name.removesuffix(".weight"): rows for name, rows in paths.dead_rows.items()})
+        before = self.dead
+        self._set_dead_({name: paths.dead_rows[weight_name(name)] for name in weight_layers(self._model)})
+        self.after_step_()
+        if self.dead and (before.keys() != self.dead.keys() or any(not before[n].equal(self.dead[n]) for n in before)):
+            self._check_silence(masks, paths)
         return paths
 
     @torch.no_grad()
     def after_step_(self) -> None:
         """Zeroes, in place, what would make an unreachable channel fire."""
         for name, rows in self.dead.items():
-            for parameter, _ in self._parameters()[name]:
-                parameter[rows] = 0.0
+            for held in self._parameters()[name]:
+                if held.silences:
+                    held.tensor[rows] = 0.0
 
     @torch.no_grad()
     def _set_dead_(self, dead: Mapping[str, Tensor]) -> None:
         for name, before in self.dead.items():
             back = before & ~dead[name]
-            for parameter, start in self._parameters()[name] if bool(back.any()) else []:
-                parameter[back] = start
-                for value in self._optimizer.state.get(parameter, {}).values():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+            for held in self._parameters()[name] if bool(back.any()) else []:
+                held.tensor[back] = held.start
+                for value in self._optimizer.state.get(held.tensor, {}).values():
+                    if isinstance(value, Tensor) and value.shape == held.tensor.shape:
                         value[back] = 0.0
         self.dead = {name: rows.clone() for name, rows in dead.items() if bool(rows.any())}
 
-    def _parameters(self) -> dict[str, list[tuple[nn.Parameter, float]]]:
+    def _parameters(self) -> dict[str, list[Held]]:
         if self._held is None:
-            if self.example is None:
-                raise MissingStatistic("the pruner saw no forward pass of its model: train that model first")
-            norms = norms_after(self._model, self.example)
-            self._held = {}
-            for name, layer in weight_layers(self._model).items():
-                parts = [(layer.bias, 0.0)]
-                if name in norms:
-                    parts += [(norms[name].weight, 1.0), (norms[name].bias, 0.0)]
-                self._held[name] = [(p, start) for p, start in parts if isinstance(p, nn.Parameter)]
+            self._held = held_parameters(self._model, self._seen())
         return self._held
 
-    def _keep_example(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if self.example is None and args:
-            x = args[0].detach()
-            self.example = (x[:, :1] if time_first(module) else x[:1]).clone()
+    def _seen(self) -> Tensor:
+        if self.example is None:
+            raise MissingStatistic("the pruner saw no forward pass of its model: train it, or set paths=False")
+        return self.example
+
+    @torch.no_grad()
+    def _check_silence(self, masks: Mapping[str, Tensor], paths: Paths) -> None:
+        """One pass in eval mode: channels that no path reaches must be zero where a layer reads them.
+
+        A linear layer behind a flattened map reads sites, not channels, and a bias may well fire at a site that no
+        connection reaches within a channel that others do; such layers are not asked.
+        """
+        loud: list[str] = []
+        written: set[int] = {
+            weight.shape[1] for weight in list(masks.values())[:1]
+        }  # channels that layers wrote so far
+
+        def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def before(module: Any, args: tuple[Tensor, ...]) -> None:
+                kept, reached = masks[weight_name(name)], paths.forward[weight_name(name)]
+                reads_channels = kept.dim() > 2 or kept.shape[1] in written
+                written.add(kept.shape[0])
+                unreached = _inputs(kept, module) & ~_inputs(reached, module)
+                active = spikes_per_channel(args[0], channel_axis(module))[0] > 0
+                if reads_channels and bool((unreached & active).any()):
+                    loud.append(name)
+
+            return before
+
+        with set_aside(self._model):
+            self._model.eval()
+            for name, layer in weight_layers(self._model).items():
+                layer.register_forward_pre_hook(listener(name))
+            self._model(self._seen())
+        if loud:
+            raise Disconnected(
+                f"channels that no input reaches still act on layer {loud[0]!r}, through a bias that was not found "
+                f"before it: exclude {', '.join(self.dead)} from pruning, raise the last density, or set paths=False"
+            )
+
+    def _keeper(self) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        # A closure, not a bound method: a deep copy of the model then copies neither this object nor the optimizer.
+        def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            x = next((each for each in (*args, *named.values()) if isinstance(each, Tensor)), None)
+            if module is self._model and self.example is None and x is not None:
+                self.example = (x[:, :1] if time_first(module) else x[:1]).detach().clone()
+
+        return keep
 
 
-@torch.no_grad()
-def norms_after(model: nn.Module, example: Tensor) -> dict[str, _NormBase]:
-    """The batch norm that reads each layer's output directly, by layer name, found by one traced forward.
-
-    Args:
-        model: in any mode; modes are restored and states reset.
-        example: an input that the model accepts.
-    """
-    produced: dict[int, str] = {}
-    kept: list[Tensor] = []  # keeps the ids of the outputs from being given to other tensors
-    found: dict[str, _NormBase] = {}
-
-    def after(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            produced[id(output)] = name
-            kept.append(output)
-
-        return hook
-
-    def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        name = produced.get(id(args[0]))
-        if name is not None and isinstance(module, _NormBase):
-            found[name] = module
-
-    handles = [layer.register_forward_hook(after(name)) for name, layer in weight_layers(model).items()]
-    norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.affine]
-    handles += [norm.register_forward_pre_hook(before) for norm in norms]
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        reset_(model)
-        model.eval()
-        model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes:
-            module.training = training
-        reset_(model)
-    return found
+def _inputs(mask: Tensor, layer: Any) -> Tensor:
+    """Which input channels have a connection in a mask: bool, (in,)."""
+    groups = getattr(layer, "groups", 1)
+    return mask.view(groups, mask.shape[0] // groups, mask.shape[1], -1).any(3).any(1).flatten()

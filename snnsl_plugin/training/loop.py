@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from snnsl_plugin.anatomy import reset_
@@ -68,11 +69,13 @@ def fit(
     *,
     pruner: DynamicPruner | None = None,
     distiller: ReverseDistiller | None = None,
+    scaler: GradScaler | None = None,
     epochs_done: int = 0,
 ) -> Iterator[Event]:
     """Trains, and yields a `Step` a batch, a `MaskUpdate` where masks changed, and an `Epoch` after each validation.
 
-    While the caller holds an `Epoch`, nothing is half done: that is the moment to write a checkpoint.
+    Each epoch seeds torch's global generator. While the caller holds an `Epoch`, nothing is half done: that is the
+    moment to write a checkpoint.
 
     Args:
         model: takes (T, N, ...), returns (T, N, K) logits; its neurons are reset before every batch.
@@ -82,6 +85,8 @@ def fit(
         how: epochs, seed, schedule and so on.
         pruner: ends each step, if given.
         distiller: makes the loss, if given.
+        scaler: scales the loss; `scaler_for(how)` where omitted. To resume under `amp` on a GPU, pass one and keep its
+            state.
         epochs_done: epochs that a resumed run has behind it.
 
     Raises:
@@ -90,10 +95,10 @@ def fit(
     """
     if how.lr_schedule not in LEARNING_RATES:
         raise BadOption(f"lr_schedule={how.lr_schedule!r}: choose one of {', '.join(LEARNING_RATES)}")
+    scaler = scaler or scaler_for(how)
     schedule, total = LEARNING_RATES[how.lr_schedule], how.epochs * len(train)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    scaler = torch.amp.grad_scaler.GradScaler(how.device, enabled=how.amp and how.device != "cpu")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     step = epochs_done * len(train)
     if distiller and step == 0:
@@ -115,17 +120,18 @@ def fit(
                     loss = cross_entropy(logits, target, label_smoothing=how.label_smoothing)
             if not bool(torch.isfinite(loss)):
                 raise Diverged(
-                    f"the loss is {float(loss)} at step {step + 1} (epoch {epoch}): lower train.optimizer.lr, or set "
-                    "train.clip, e.g. 1.0"
+                    f"the loss is {float(loss.detach())} at step {step + 1} (epoch {epoch}): lower "
+                    "train.optimizer.lr, or set train.clip, e.g. 1.0"
                 )
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.unscale_(optimizer)  # clipping, criteria and growths want the gradients as they are
             if how.clip is not None:
-                scaler.unscale_(optimizer)
                 clip_(parameters, how.clip, pruner.by_parameter() if pruner else {})
             scaler.step(optimizer)
+            scale = scaler.get_scale()
             scaler.update()
             step += 1
-            change = pruner.step() if pruner else None
+            change = pruner.step(applied=scaler.get_scale() >= scale) if pruner else None
             if distiller:
                 distiller.observe(model, step)
             optimizer.zero_grad()
@@ -151,6 +157,11 @@ def fit(
             lr=optimizer.param_groups[0]["lr"],
             seconds=seconds,
         )
+
+
+def scaler_for(how: Training) -> GradScaler:
+    """The loss scaler of a training: at work only under `amp` on a GPU."""
+    return GradScaler(how.device, enabled=how.amp and how.device != "cpu")
 
 
 def batches(part: Batches, device: str, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from snnsl_plugin import registry
-from snnsl_plugin.core.layer import State
+from snnsl_plugin.core.layer import Distribution, Layer, State
 from snnsl_plugin.core.update import Update
 from snnsl_plugin.errors import BadOption, did_you_mean
 
@@ -47,12 +47,13 @@ class Rule:
         ]
 
 
-def bind_rule(name: str, options: dict[str, Any]) -> Rule:
+def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str, int]], None]) -> Rule:
     """A rule ready to run.
 
     Args:
         name: a rule of the registry.
         options: by option name: a value, a function, or the registry name of a function.
+        counted: is told the counts that a distribution gives, each time the rule asks it.
 
     Raises:
         UnknownName: no such rule, criterion, growth, ...
@@ -72,11 +73,16 @@ def bind_rule(name: str, options: dict[str, Any]) -> Rule:
             raise BadOption(f"rule {name!r} needs the option {option!r}")
         kind = kind_of(parameter.annotation)
         if kind and isinstance(value, str):
-            value = registry.get(kind, value)
+            value = _by_name(kind, option, value)
+        if value is None and parameter.default is parameter.empty:
+            raise BadOption(f"rule {name!r} needs the option {option!r}, and None is none")
         if kind and value is not None and not callable(value):
             raise BadOption(f"{option}={value!r} is neither a function nor the name of one of: {registry.names(kind)}")
-        chosen[option] = value
+        chosen[option] = _told(value, counted) if kind == "distributions" and value is not None else value
     file = sys.modules[function.__module__]
+    check = getattr(file, "check", None)
+    if check:
+        check(**{option: chosen[option] for option in inspect.signature(check).parameters})
     return Rule(
         name,
         partial(function, **chosen),
@@ -86,6 +92,23 @@ def bind_rule(name: str, options: dict[str, Any]) -> Rule:
         getattr(file, "after_step_", None),
         getattr(file, "EVERY", "100it"),
     )
+
+
+def _told(distribution: Distribution, counted: Callable[[dict[str, int]], None]) -> Distribution:
+    def telling(layers: Sequence[Layer], scores: dict[str, Tensor], budget: int) -> dict[str, int]:
+        counts = distribution(layers, scores, budget)
+        counted(counts)
+        return counts
+
+    return telling
+
+
+def _by_name(kind: str, option: str, name: str) -> Callable[..., Any]:
+    function = registry.get(kind, name)
+    if all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values()):
+        options = ", ".join(f"{each}=..." for each in registry.options(kind, name))
+        raise BadOption(f"{option}={name!r}: a {registry.singular(kind)} needs its options, as in {name}({options})")
+    return function
 
 
 def kind_of(annotation: Any) -> str | None:

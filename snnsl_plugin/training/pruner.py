@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from snnsl_plugin.anatomy import matched, weight_layers
+from snnsl_plugin.anatomy import matched, weight_layers, weight_name
 from snnsl_plugin.core import masks as mask_functions
 from snnsl_plugin.core.layer import Layer, State
+from snnsl_plugin.core.rules.drop_grow import after_step_ as drop_dead_
 from snnsl_plugin.core.rules.drop_grow import budget
 from snnsl_plugin.core.update import random_states, update
 from snnsl_plugin.errors import BadCheckpoint, BadOption
@@ -22,7 +24,7 @@ from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.living import Living
 from snnsl_plugin.training.options import bind_rule
 from snnsl_plugin.training.seeds import generator
-from snnsl_plugin.training.statistics import Statistics, needed
+from snnsl_plugin.training.statistics import Statistics, check_trainable, needed
 
 
 class DynamicPruner:
@@ -90,8 +92,10 @@ class DynamicPruner:
         paths: bool = True,
         **options: Any,
     ) -> None:
-        self._model, self._optimizer, self._rule = model, optimizer, bind_rule(rule, options)
+        self._model, self._optimizer = model, optimizer
         unit = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        self._asked: dict[str, int] = {}
+        self._rule = bind_rule(rule, options, counted=self._asked.update)
         self.every = steps(every or self._rule.every, **unit)
         self.start, self.until = steps(start, **unit), steps(until, **unit)
         if self.every < 1 or sample_every < 1:
@@ -100,32 +104,49 @@ class DynamicPruner:
             raise BadOption(f"until={until!r} (step {self.until}) must come after start={start!r} (step {self.start})")
         if newborn_v not in ("zero", "layer_mean"):
             raise BadOption(f"newborn_v={newborn_v!r}: choose 'zero' or 'layer_mean'")
+        if total_steps is not None and self.until > total_steps:
+            raise BadOption(
+                f"until={until!r} is step {self.until}, after the end of the training at step {total_steps}"
+            )
         self._modules = weight_layers(model)
-        self._newborn_v = newborn_v
+        self._newborn_v, self._sample_every = newborn_v, sample_every
         self._generators = {
             name: generator(seed, "mask", name) for name in matched(list(self._modules), layers, exclude)
         }
         self._weights = {name: _parameter(module) for name, module in self._modules.items()}
+        needs = needed(self._rule.functions("criteria", "growth"))
+        check_trainable({name: self._weights[name] for name in self._generators}, optimizer, needs)
         self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
-        self._mount()
         self._statistics = Statistics(
             model,
             {name: self._weights[name] for name in self._generators},
-            needed(self._rule.functions("criteria", "growth")),
+            needs,
             # An update always has at least its own step to go by.
             lambda step: step % sample_every == 0 or self._due(step),
         )
-        self._living = Living(model, optimizer) if paths else None
         self.step_number = 0
         self.born = 0
-        self.requested = {name: weight.numel() for name, weight in self._weights.items()}
-        self._statistics.before_step(1)
+        #: weights the distribution asked for at the last update, by layer; empty for a rule that asks for none
+        self.requested: dict[str, int] = {}
+        self._since_event: dict[str, Counter[str]] = {"born": Counter(), "dropped": Counter()}
+        self._event_step = self.start
+        self._postponed = False
+        self.planned_counts()  # a budget that cannot be met is said now
         self._start_sparse()
+        self._mount()
+        self._living = Living(model, optimizer) if paths else None
+        self._statistics.start()
+
+    def __enter__(self) -> DynamicPruner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finish()
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The mask of every layer, bool, by unwrapped dotted parameter name; all True where nothing is pruned."""
-        return {f"{name}.weight": self._mask(name) for name in self._states}
+        return {weight_name(name): self._mask(name) for name in self._states}
 
     @property
     def density(self) -> float:
@@ -133,8 +154,13 @@ class DynamicPruner:
         return mask_functions.density(self.masks.values())
 
     def by_parameter(self) -> dict[nn.Parameter, Tensor]:
-        """The masks by the parameter that the optimizer sees, as `clip_` wants them."""
-        return {self._weights[name]: self._mask(name) for name in self._states}
+        """The masks by the parameter that the optimizer sees, as `clip_` wants them.
+
+        Empty for a rule with effective weights: there the gradient of a dead weight moves what lies beneath it.
+        """
+        if self._rule.effective:
+            return {}
+        return {self._weights[name]: state["mask"] for name, state in self._states.items()}
 
     @property
     def prunable(self) -> list[str]:
@@ -165,10 +191,20 @@ class DynamicPruner:
         layers = self._layers()
         scores = {layer.name: layer.weight.detach().abs() for layer in layers if layer.prunable}
         counts: dict[str, int] = distribution(layers, scores, budget(layers, self.target))
+        if empty := [name for name, count in counts.items() if count == 0]:
+            size = self._weights[empty[0]].numel()
+            raise BadOption(
+                f"at density {self.target:.4g} layer {empty[0]!r} would keep none of its {size} weights, "
+                "so nothing could pass it: raise the last density, choose distribution 'erk', or exclude it"
+            )
         return counts
 
-    def step(self) -> MaskUpdate | None:
+    def step(self, *, applied: bool = True) -> MaskUpdate | None:
         """Ends one training step: dead weights become zero, and masks are updated where one is due.
+
+        Args:
+            applied: False where the optimizer skipped this step (loss scaling met an overflow): the step counts, its
+                gradients do not, and an update that was due waits for the next one.
 
         Returns:
             What changed, or None where no update was due.
@@ -180,8 +216,16 @@ class DynamicPruner:
         """
         self.step_number += 1
         self._after_step()
-        self._statistics.after_step(self.step_number)
-        event = self._update() if self._due(self.step_number) else None
+        event = None
+        if not applied:
+            self._postponed = self._postponed or self._due(self.step_number)
+        else:
+            self._statistics.after_step(self.step_number)
+            if self._postponed or self._due(self.step_number):
+                self._postponed = False
+                event = self._update()
+            elif self.step_number == 1 and self.density < 1.0:
+                self._trace()  # a sparse start has silent channels from its first step on
         self._statistics.before_step(self.step_number + 1)
         return event
 
@@ -199,8 +243,13 @@ class DynamicPruner:
         return {
             "rule": self._rule.name,
             "step": self.step_number,
+            "prunable": self.prunable,
+            "when": [self.start, self.until, self.every],
             "born": self.born,
             "requested": self.requested,
+            "since_event": self._since_event,
+            "event_step": self._event_step,
+            "postponed": self._postponed,
             "states": self._states,
             "generators": {name: stream.get_state() for name, stream in self._generators.items()},
             "statistics": self._statistics.state_dict(),
@@ -214,14 +263,18 @@ class DynamicPruner:
         Raises:
             BadCheckpoint: it belongs to another rule or another model.
         """
-        shapes = {name: weight.shape for name, weight in self._weights.items()}
-        stored = {name: layer["mask"].shape for name, layer in state["states"].items()}
-        if state["rule"] != self._rule.name or shapes != stored:
+        shapes = {name: list(weight.shape) for name, weight in self._weights.items()}
+        stored = {name: list(layer["mask"].shape) for name, layer in state["states"].items()}
+        own = {"rule": self._rule.name, "prunable": self.prunable, "when": [self.start, self.until, self.every]}
+        other = [f"{key} {state[key]} instead of {value}" for key, value in own.items() if state[key] != value]
+        if other or shapes != stored:
             raise BadCheckpoint(
-                f"this pruner state is of rule {state['rule']!r} over {len(stored)} layers; the pruner is "
-                f"{self._rule.name!r} over {len(shapes)} layers of its model: resume with the recipe it was made by"
+                f"this pruner state is of another pruner ({'; '.join(other) or 'its layers have other shapes'}): "
+                "resume with the model and options it was made by"
             )
-        self.step_number, self.born, self.requested = state["step"], state["born"], state["requested"]
+        self.step_number, self.born, self.requested = state["step"], state["born"], dict(state["requested"])
+        self._since_event = {word: Counter(counts) for word, counts in state["since_event"].items()}
+        self._event_step, self._postponed = state["event_step"], state["postponed"]
         self._set(state["states"])
         for name, stream in self._generators.items():
             stream.set_state(state["generators"][name].cpu())
@@ -248,12 +301,10 @@ class DynamicPruner:
         return self._states[name]["mask"]
 
     def _mount(self) -> None:
-        if self._rule.effective:
-            for name in self.prunable:
-                mounted = _Effective(self._rule.effective, self._states[name])
-                # unsafe: the shape is the weight's own, and checking it would run the rule on an untrained state
-                parametrize.register_parametrization(self._modules[name], "weight", mounted, unsafe=True)
-                self._weights[name] = _parameter(self._modules[name])
+        for name in self.prunable if self._rule.effective else []:
+            mounted = _Effective(self._rule.effective, self._states[name])
+            # unsafe: the shape is the weight's own, and checking it would run the rule on an untrained state
+            parametrize.register_parametrization(self._modules[name], "weight", mounted, unsafe=True)
 
     def _set(self, states: dict[str, State]) -> None:
         # Copied into the tensors in place, because mounted parametrizations hold them.
@@ -269,7 +320,8 @@ class DynamicPruner:
         if self.start == 0 and density and distribution and density(0.0) < 1.0:
             layers = self._layers()
             self._set(random_states(layers, distribution, budget(layers, density(0.0))))
-            self._after_step()
+            for name in self.prunable:
+                drop_dead_(self._weights[name].data, self._states[name])
 
     def _layers(self) -> list[Layer]:
         return [self._layer(name) for name in self._modules]
@@ -290,31 +342,42 @@ class DynamicPruner:
         )
 
     @torch.no_grad()
-    def _update(self) -> MaskUpdate:
-        before = {name: self._states[name]["mask"].clone() for name in self._generators}
-        progress = (self.step_number - self.start) / (self.until - self.start)
+    def _update(self) -> MaskUpdate | None:
+        hard = not self._rule.effective
+        before = {name: self._states[name]["mask"].clone() for name in self._generators} if hard else {}
+        progress = min(1.0, (self.step_number - self.start) / (self.until - self.start))
         change = update(self._rule.update, self._layers(), progress)
         self._set(change.states)
-        if not self._rule.effective:
-            for name, was in before.items():
-                now, weight = self._states[name]["mask"], self._weights[name]
-                newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
+        for name, was in before.items():
+            now, weight = self._states[name]["mask"], self._weights[name]
+            newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
         self.born += sum(change.born.values())
-        self.requested = change.kept
-        live = self._living.update_(self.masks, self.step_number).live if self._living else self.masks
-        self._after_step()
+        self.requested = dict(self._asked)
+        self._since_event["born"].update(change.born)
+        self._since_event["dropped"].update(change.dropped)
+        # A rule that moves at every step is looked at as often as it is sampled.
+        ended = self.step_number >= self.until
+        if not hard and not ended and self.step_number - self._event_step < self._sample_every:
+            return None
+        live = self._trace()
         event = MaskUpdate(
             step=self.step_number,
             progress=progress,
             density=self.density,
             layers={name: kept / self._weights[name].numel() for name, kept in change.kept.items()},
             connections=sum(int(mask.count_nonzero()) for mask in live.values()),
-            born=change.born,
-            dropped=change.dropped,
+            born={name: self._since_event["born"][name] for name in self._modules},
+            dropped={name: self._since_event["dropped"][name] for name in self._modules},
             rates=self._statistics.rates(),
         )
+        self._since_event, self._event_step = {"born": Counter(), "dropped": Counter()}, self.step_number
         self._statistics.clear()
         return event
+
+    def _trace(self) -> dict[str, Tensor]:
+        live = self._living.update_(self.masks, self.step_number).live if self._living else self.masks
+        self._after_step()
+        return live
 
     @torch.no_grad()
     def _after_step(self) -> None:
@@ -326,14 +389,16 @@ class DynamicPruner:
 
 
 class _Effective(nn.Module):
-    """Mounts a rule's `effective` on a weight."""
+    """Mounts a rule's `effective` on a weight; its state are buffers, so a copy of the model has its own."""
 
     def __init__(self, function: Any, state: State) -> None:
         super().__init__()
-        self._function, self._state = function, state
+        self._function = function
+        for key, value in state.items():
+            self.register_buffer(key, value)
 
     def forward(self, weight: Tensor) -> Tensor:
-        changed: Tensor = self._function(weight, self._state)
+        changed: Tensor = self._function(weight, dict(self.named_buffers()))
         return changed
 
 

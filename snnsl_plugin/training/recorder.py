@@ -56,6 +56,7 @@ class SpikeRecorder:
         if not self._layers and not self._neurons:
             raise NothingMatched("nothing to record: the model has no convolution, linear layer or spiking neuron")
         self._training_only = training_only
+        self._own = {*self._layers.values(), *self._neurons.values()}
         self._counts: dict[str, Tensor] = {}
         self._slots: dict[str, float] = {}
         self._handles: list[RemovableHandle] = []
@@ -157,12 +158,14 @@ class SpikeRecorder:
         return hook
 
     def _counts_now(self, module: nn.Module) -> bool:
-        return self.recording and (module.training or not self._training_only)
+        # A deep copy of the model carries the hooks along; what the copy does is not what the model does.
+        own = module in self._own
+        return own and self.recording and (module.training or not self._training_only)
 
     def _add(self, key: str, x: Tensor, axis: int) -> None:
         counts, slots = spikes_per_channel(x, axis)
         if key in self._counts:
-            self._counts[key] += counts
+            self._counts[key] = self._counts[key].to(counts.device) + counts
             self._slots[key] += slots
         else:
             self._counts[key] = counts.double()

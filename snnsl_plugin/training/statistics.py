@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from snnsl_plugin.core.layer import Layer
-from snnsl_plugin.errors import MissingStatistic
+from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.training.recorder import SpikeRecorder
 
 
@@ -32,8 +33,12 @@ class Statistics:
             self._recorder = SpikeRecorder(model, layers=list(weights), outputs=False, training_only=True)
         self._grad_square: dict[str, Tensor] = {}
         self._squares = 0
+
+    def start(self) -> None:
+        """Puts in the hooks, for step 1."""
         if self._recorder:
             self._recorder.__enter__()
+        self.before_step(1)
 
     def before_step(self, step: int) -> None:
         """Decides whether the coming step, numbered from 1, is recorded."""
@@ -120,3 +125,32 @@ def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
     for function in functions:
         function(layer)
     return asked
+
+
+def check_trainable(weights: Mapping[str, nn.Parameter], optimizer: Optimizer, needs: set[str]) -> None:
+    """Refuses weights that cannot be pruned while they train.
+
+    Args:
+        weights: by layer name.
+        optimizer: should hold them all.
+        needs: names of the `Layer` fields that criteria and growths ask for.
+
+    Raises:
+        BadOption: a weight shared by two layers, frozen, or not in the optimizer; an optimizer without the momentum
+            that a growth asks for.
+    """
+    owner: dict[int, str] = {}
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, weight in weights.items():
+        if (other := owner.setdefault(id(weight), name)) != name:
+            raise BadOption(f"layers {other!r} and {name!r} share one weight, and each would mask it: exclude both")
+        if not weight.requires_grad:
+            raise BadOption(f"layer {name!r} is frozen (requires_grad=False): exclude it, or train it")
+        if id(weight) not in trained:
+            raise BadOption(f"the optimizer does not hold the weight of layer {name!r}: exclude it, or add it there")
+    groups = optimizer.param_groups
+    if "momentum" in needs and not any(group.get("momentum") or "betas" in group for group in groups):
+        raise BadOption(
+            f"growth 'momentum' needs an optimizer with momentum, and {type(optimizer).__name__} has none here: use "
+            "SGD(momentum=0.9), Adam or AdamW, or choose growth 'gradient'"
+        )

@@ -54,10 +54,8 @@ def drop_grow(
         BadOption: a density or swap outside its range.
         MissingStatistic: criterion or growth need what nobody recorded.
     """
-    fraction = swap(progress) if swap else 0.0
-    if not 0.0 <= fraction <= 1.0:
-        raise BadOption(f"swap is {fraction:.6g} at progress {progress:.4g}: it must stay in [0, 1]")
-    scores = {layer.name: criterion(layer) for layer in layers if layer.prunable}
+    fraction = _fraction(swap, progress)
+    scores = {layer.name: _shaped(criterion(layer), layer, "criterion") for layer in layers if layer.prunable}
     counts = distribution(layers, scores, budget(layers, density(progress)))
     return {
         layer.name: {"mask": _mask(layer, scores[layer.name], growth, counts[layer.name], fraction)}
@@ -65,6 +63,17 @@ def drop_grow(
         else layer.state
         for layer in layers
     }
+
+
+def check(*, density: Schedule, swap: Schedule | None) -> None:
+    """Refuses, before anything is trained, a density or swap that starts or ends outside its range.
+
+    Raises:
+        BadOption: with the value.
+    """
+    for progress in (0.0, 1.0):
+        budget([], density(progress))
+        _fraction(swap, progress)
 
 
 def budget(layers: Sequence[Layer], density: float) -> int:
@@ -90,4 +99,20 @@ def _mask(layer: Layer, scores: Tensor, growth: Growth, n_keep: int, swap: float
     survive = layer.mask if stay == active else keep_top(scores, stay, among=layer.mask)
     if stay == n_keep:
         return survive.clone()
-    return survive | keep_top(growth(layer), n_keep - stay, among=~survive)
+    return survive | keep_top(_shaped(growth(layer), layer, "growth"), n_keep - stay, among=~survive)
+
+
+def _fraction(swap: Schedule | None, progress: float) -> float:
+    fraction = swap(progress) if swap else 0.0
+    if not 0.0 <= fraction <= 1.0:
+        raise BadOption(f"swap is {fraction:.6g} at progress {progress:.4g}: it must stay in [0, 1]")
+    return fraction
+
+
+def _shaped(scores: Tensor, layer: Layer, what: str) -> Tensor:
+    if scores.shape != layer.weight.shape:
+        raise BadOption(
+            f"the {what} scores layer {layer.name!r} with shape {tuple(scores.shape)}: it must be the weight's, "
+            f"{tuple(layer.weight.shape)}"
+        )
+    return scores

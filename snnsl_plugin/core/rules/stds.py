@@ -38,6 +38,16 @@ def stds(layers: Sequence[Layer], progress: float, *, threshold: Schedule) -> di
     return {layer.name: _state(layer.weight.detach(), d) if layer.prunable else layer.state for layer in layers}
 
 
+def check(*, threshold: Schedule) -> None:
+    """Refuses, before anything is trained, a threshold that starts or ends below 0.
+
+    Raises:
+        BadOption: with the value.
+    """
+    for progress in (0.0, 1.0):
+        stds([], progress, threshold=threshold)
+
+
 def initial(weight: Tensor) -> State:
     """A threshold of zero: every weight is alive.
 

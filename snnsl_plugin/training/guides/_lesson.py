@@ -48,8 +48,8 @@ class Lesson:
 class Guide(Protocol):
     """Who teaches."""
 
-    def __call__(self, x: Tensor, target: Tensor, classes: int, soften: Softening) -> Lesson:
-        """The guide's answer to a batch.
+    def __call__(self, x: Tensor, target: Tensor, classes: int, soften: Softening) -> Lesson | None:
+        """The guide's answer to a batch; None where it has nothing to say yet.
 
         Args:
             x: the learner's input, (T, N, ...).

@@ -1,0 +1,185 @@
+"""Prints and stores the figures of docs/benchmarks.md. Ratios are measured interleaved in one run; never a test.
+
+make bench
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+THREADS = 2
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(a: Callable[[], object], b: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds of two pieces of work, taken in turns so that both meet the same noise."""
+    times = [(seconds(a), seconds(b)) for _ in range(rounds)]
+    return statistics.median(t for t, _ in times), statistics.median(t for _, t in times)
+
+
+def mask_update() -> dict[str, float]:
+    """A full update of 25 million weights (drop and grow) against one torch.topk over the same scores."""
+    from snnsl_plugin.core import criteria, distributions, growth, rules, schedules
+    from snnsl_plugin.core.layer import Layer
+    from snnsl_plugin.core.update import update
+
+    generator = torch.Generator().manual_seed(0)
+    layers = []
+    for number in range(10):
+        weight = torch.randn(1000, 2500, generator=generator)
+        mask = torch.rand(1000, 2500, generator=generator) < 0.2
+        layers.append(
+            Layer(str(number), weight * mask, {"mask": mask}, grad=torch.randn(1000, 2500, generator=generator))
+        )
+    scores = torch.cat([layer.weight.abs().flatten() for layer in layers])
+
+    def ours(distribution: object) -> Callable[[], object]:
+        return lambda: update(
+            lambda all_layers, progress: rules.drop_grow(
+                all_layers,
+                progress,
+                density=schedules.constant(value=0.1),
+                swap=schedules.constant(value=0.3),
+                criterion=criteria.magnitude,
+                growth=growth.gradient,
+                distribution=distribution,
+            ),
+            layers,
+            0.5,
+        )
+
+    figures = {}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ours(distributions.erk)()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures["peak_during_update_bytes_per_weight"] = (after - before) * 1024 / 25e6
+    for name in ("erk", "global_"):
+        topk, own = interleaved(lambda: scores.topk(2_500_000), ours(getattr(distributions, name)), 5)
+        figures[f"topk_s_beside_{name.strip('_')}"] = topk
+        figures[f"update_{name.strip('_')}_s"] = own
+        figures[f"update_{name.strip('_')}_over_topk"] = own / topk
+    return figures
+
+
+def pruner_overhead(steps: int = 100) -> dict[str, float]:
+    """Training vgg9 with DynamicPruner and spike_saliency, one update every 100 steps, against plain training."""
+    from snnsl_plugin.anatomy import reset_
+    from snnsl_plugin.core import schedules
+    from snnsl_plugin.models.vgg9 import vgg9
+    from snnsl_plugin.training.distiller import cross_entropy
+    from snnsl_plugin.training.pruner import DynamicPruner
+
+    def trainer(pruned: bool) -> tuple[Callable[[], None], DynamicPruner | None]:
+        torch.manual_seed(0)
+        model = vgg9((3, 32, 32), 10)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        pruner = None
+        if pruned:
+            pruner = DynamicPruner(
+                model, optimizer, criterion="spike_saliency", density=schedules.cubic(first=1.0, last=0.1),
+                swap=schedules.cosine(first=0.3, last=0.0), every="100it", until=f"{10 * steps}it",
+            )  # fmt: skip
+        x, y = torch.rand(4, 16, 3, 32, 32), torch.randint(0, 10, (16,))
+
+        def step() -> None:
+            reset_(model)
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if pruner:
+                pruner.step()
+            optimizer.zero_grad()
+
+        return step, pruner
+
+    plain, _ = trainer(False)
+    ours, pruner = trainer(True)
+    for _ in range(2):
+        plain()
+    total = {"plain": 0.0, "ours": 0.0}
+    ratios = []
+    for number in range(steps):
+        # Who goes first alternates, so that neither always finds the other's data in the cache.
+        order = (("plain", plain), ("ours", ours)) if number % 2 else (("ours", ours), ("plain", plain))
+        spent = {name: seconds(step) for name, step in order}
+        ratios.append(spent["ours"] / spent["plain"])
+        for name in total:
+            total[name] += spent[name]
+    assert pruner is not None
+    weights = sum(mask.numel() for mask in pruner.masks.values())
+    held = [tensor for state in pruner._states.values() for tensor in state.values()]
+    return {
+        "plain_s_per_step": total["plain"] / steps,
+        "pruned_s_per_step": total["ours"] / steps,
+        "pruned_over_plain": total["ours"] / total["plain"],
+        "pruned_over_plain_median_step": statistics.median(ratios),
+        "resident_bytes_per_prunable_weight": sum(t.numel() * t.element_size() for t in held) / weights,
+    }
+
+
+def cold_start() -> dict[str, float]:
+    """Seconds of a fresh process, less those of an empty one."""
+
+    def fresh(*words: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=ROOT)
+
+    fresh("-m", "snnsl_plugin", "--help")()  # compile what is to be compiled
+    empty, import_ = interleaved(fresh("-c", ""), fresh("-c", "import snnsl_plugin"), 7)
+    _, help_ = interleaved(fresh("-c", ""), fresh("-m", "snnsl_plugin", "--help"), 7)
+    return {"import_s": import_ - empty, "help_s": help_}
+
+
+TEXT = """# Benchmarks
+
+Written by `make bench` on {date}: {machine}, {threads} threads, Python {python}, torch {torch}. Timings on a shared
+machine are noisy; each ratio compares two things measured in turns in one run. They are figures, not tests.
+
+| what | figure | promised |
+|---|---|---|
+| full mask update of 25 million weights (magnitude, gradient, swap 0.3, `erk`) / one `torch.topk` over the same scores | {update_erk_over_topk:.2f}x ({update_erk_s:.2f} s / {topk_s_beside_erk:.2f} s) | at most 2x |
+| the same with `global` | {update_global_over_topk:.2f}x ({update_global_s:.2f} s / {topk_s_beside_global:.2f} s) | |
+| peak memory during that update, above weights, masks and gradients | {peak_during_update_bytes_per_weight:.1f} bytes a weight | |
+| training `vgg9` (T=4, batch 16, 32x32) with `DynamicPruner`, `spike_saliency`, updates every 100 steps / plain training, mean over 100 steps, the update included | {pruned_over_plain:.3f}x ({pruned_s_per_step:.3f} s / {plain_s_per_step:.3f} s a step) | at most 1.05x |
+| the same, median of the 100 ratios of single steps | {pruned_over_plain_median_step:.3f}x | |
+| resident memory of the pruner | {resident_bytes_per_prunable_weight:.2f} bytes a prunable weight | 1 |
+| `import snnsl_plugin`, above an empty interpreter | {import_s:.3f} s | under 0.3 s |
+| `snnsl --help`, whole process | {help_s:.2f} s | under 1 s |
+"""
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    figures = mask_update() | pruner_overhead() | cold_start()
+    about = {
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores ({platform.machine()})",
+        "threads": THREADS,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(about | figures, indent=1))
+    results = ROOT / "docs" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "benchmarks.json").write_text(json.dumps(about | figures, indent=1) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "benchmarks.md").write_text(TEXT.format(**about, **figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
