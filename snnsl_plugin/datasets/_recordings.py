@@ -128,6 +128,8 @@ def _structured(x: Any, y: Any, t: Any, p: Any) -> Events:
     """One array of events; a polarity is 0/1 or -1/1 and anything else is a wrong column."""
     from tonic.io import make_structured_array
 
+    if not all(np.isfinite(np.asarray(column, dtype=float)).all() for column in (x, y, t, p)):
+        raise ValueError("NaN or infinity among its events")
     if strange := sorted(set(np.unique(p).tolist()) - {-1, 0, 1}):
         raise ValueError(f"a polarity of {strange[0]}; it is 0 or 1, so look at the option columns")
     if len({len(x), len(y), len(t), len(p)}) != 1:

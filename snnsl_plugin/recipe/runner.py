@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from snnsl_plugin.anatomy import weight_layers
+from snnsl_plugin.errors import RunFolderInUse
 from snnsl_plugin.recipe import assemble, folder, phase
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import load
@@ -63,6 +64,8 @@ def run(
         with folder.held(run_dir):
             done = folder.result(run_dir)
             if done and done["status"] == "finished":
+                if not resume:
+                    raise RunFolderInUse(f"{run_dir} was taken by another run in this moment: choose another --run-dir")
                 if on_start:
                     on_start(run_dir)
                 if not (run_dir / folder.REPORT).is_file():  # killed while it was drawn

@@ -131,7 +131,7 @@ class DynamicPruner:
         self._since_event: dict[str, Counter[str]] = {"born": Counter(), "dropped": Counter()}
         self._event_step = self.start
         self._postponed = False
-        self.planned_counts()  # a budget that cannot be met is said now
+        self._check_budget()
         self._start_sparse()
         self._mount()
         self._living = Living(model, optimizer) if paths else None
@@ -184,20 +184,31 @@ class DynamicPruner:
         return planned
 
     def planned_counts(self) -> dict[str, int]:
-        """Weights to keep per layer at the end, as the distribution shares them now; empty where it is no input."""
+        """Weights to keep per layer at the end, as the distribution shares them now; empty where it is no input.
+
+        A distribution that ranks scores is shown the size of today's weights, so its answer is a guess.
+        """
+        layers = self._layers()
+        return self._counts_at_end(layers, {each.name: each.weight.detach().abs() for each in layers if each.prunable})
+
+    def _counts_at_end(self, layers: list[Layer], scores: dict[str, Tensor]) -> dict[str, int]:
         distribution = self._rule.chosen.get("distribution")
         if self.target is None or distribution is None:
             return {}
-        layers = self._layers()
-        scores = {layer.name: layer.weight.detach().abs() for layer in layers if layer.prunable}
         counts: dict[str, int] = distribution(layers, scores, budget(layers, self.target))
+        return counts
+
+    def _check_budget(self) -> None:
+        try:
+            counts = self._counts_at_end(self._layers(), {})
+        except KeyError:
+            return  # it ranks scores, and there are none before training
         if empty := [name for name, count in counts.items() if count == 0]:
             size = self._weights[empty[0]].numel()
             raise BadOption(
                 f"at density {self.target:.4g} layer {empty[0]!r} would keep none of its {size} weights, "
                 "so nothing could pass it: raise the last density, choose distribution 'erk', or exclude it"
             )
-        return counts
 
     def step(self, *, applied: bool = True) -> MaskUpdate | None:
         """Ends one training step: dead weights become zero, and masks are updated where one is due.

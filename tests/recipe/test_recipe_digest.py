@@ -8,7 +8,7 @@ from snnsl_plugin.recipe.load import load
 
 #: A new option with a default must not change these. Change one only together with its recipe.
 PINNED = {
-    "bench/cifar100": "4ddaaea777da675e",
+    "bench/cifar100": "0d9e9f9cc1de9326",
     "bench/nmnist": "0881ab5903cf708a",
     "cifar100": "2c9c8b3e054273d6",
     "digits": "973e75b2eda06989",
