@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,19 @@ def interleaved(a: Callable[[], object], b: Callable[[], object], rounds: int) -
     """Median seconds of two pieces of work, taken in turns so that both meet the same noise."""
     times = [(seconds(a), seconds(b)) for _ in range(rounds)]
     return statistics.median(t for t, _ in times), statistics.median(t for _, t in times)
+
+
+def extra_peak_bytes(work: Callable[[], object]) -> float:
+    """Peak resident memory during some work, above what was resident before it (Linux only)."""
+
+    def kibibytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = kibibytes("VmRSS")
+    work()
+    return (kibibytes("VmHWM") - before) * 1024
 
 
 def mask_update() -> dict[str, float]:
@@ -67,10 +79,7 @@ def mask_update() -> dict[str, float]:
         )
 
     figures = {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ours(distributions.erk)()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    figures["peak_during_update_bytes_per_weight"] = (after - before) * 1024 / 25e6
+    figures["peak_during_update_bytes_per_weight"] = extra_peak_bytes(ours(distributions.erk)) / 25e6
     for name in ("erk", "global_"):
         topk, own = interleaved(lambda: scores.topk(2_500_000), ours(getattr(distributions, name)), 5)
         figures[f"topk_s_beside_{name.strip('_')}"] = topk
