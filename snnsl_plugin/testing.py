@@ -61,7 +61,7 @@ def slow_keep_top(scores: Tensor, n_keep: int, among: Tensor | None = None) -> T
 
 
 def slow_drop_grow(layer: Layer, keep: Tensor, grow: Tensor, n_keep: int, swap: float) -> Tensor:
-    """One layer's `drop_grow` as METHOD writes it, connection by connection."""
+    """One layer's `drop_grow` as its docstring writes it, connection by connection."""
     alive = layer.mask.flatten().tolist()
     k = min(n_keep, sum(alive))
     survive = slow_keep_top(keep, k - math.floor(swap * k), layer.mask)

@@ -131,13 +131,15 @@ class Pruning(Choice):
     until: Duration = "80%"
     """Last update: the schedules are at their end, and the masks stay."""
     layers: Annotated[list[str], Field(min_length=1)] = ["*"]  # noqa: RUF012  (pydantic copies it)
-    """Patterns of the weights that may be pruned, e.g. `features.*`."""
+    """Patterns of the layers that may be pruned, e.g. `features.*`."""
     exclude: list[str] = []  # noqa: RUF012
-    """Patterns of the weights that stay dense; they count in the density."""
+    """Patterns of the layers that stay dense; they count in the density."""
     newborn_v: Literal["zero", "layer_mean"] = "zero"
     """Second moment of a grown weight in Adam: zero, or the mean of its layer's live ones."""
     sample_every: Annotated[int, Field(ge=1)] = 10
     """Spike statistics are recorded at every n-th step."""
+    paths: bool = True
+    """Whether live connections are traced at each update, and channels without input silenced."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Pruning:
@@ -161,7 +163,7 @@ class Distillation(Block):
     per_step: bool = False
     """Compare at each time step, not the mean over steps."""
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on the learner's logits before they are compared."""
+    """Factor on all logits, the guide's and the learner's."""
 
 
 class Tracking(Block):

@@ -12,7 +12,7 @@ from snnsl_plugin.datasets._recordings import read_events
 from snnsl_plugin.datasets.event_folder import event_folder
 from snnsl_plugin.errors import BadData, BadOption, MissingData, MissingExtra
 
-REAL = Path(os.environ.get("SNNSL_DATA", "nowhere")) / "dvs" / "microseconds"
+REAL = Path(os.environ.get("SNNSL_DATA", "nowhere")) / "dvs_gesture" / "microseconds"
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +237,7 @@ def test_options_outside_their_range_are_refused_by_name(tmp_path, option):
         event_folder(**{"root": str(tmp_path), "sensor_size": [34, 34], **option})
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no dvs/microseconds below $SNNSL_DATA")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no dvs_gesture/microseconds below $SNNSL_DATA")
 def test_real_gesture_recordings_keep_all_events_but_the_last_tick(tmp_path):
     recordings = sorted(REAL.glob("*.npz"))[:4]
     for i, file in enumerate(recordings):

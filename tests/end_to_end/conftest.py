@@ -24,7 +24,7 @@ TINY = [
     "threads=1",
     "tracking.mlflow=false",
 ]
-#: the fields that DESIGN lets differ between two runs of one recipe
+#: the fields that may differ between two runs of one recipe
 VARYING = ("wall_s", "seconds_per_epoch", "peak_memory_mib", "mlflow_run_id", "versions")
 
 
