@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snnsl_plugin.core.layer import Criterion, Distribution, Divergence, Growth, Layer, Schedule
+from snnsl_plugin.core.update import Update
 from snnsl_plugin.errors import BadOption
 
 
@@ -219,6 +220,60 @@ def check_divergence(divergence: Divergence) -> None:
     _require(value.shape == (3, 4), f"(3, 4, 5) log-probabilities gave shape {tuple(value.shape)}")
     _require(bool((value > 0).all()), "two different answers have no divergence")
     _require(torch.allclose(divergence(p, p), torch.zeros(3, 4, dtype=p.dtype)), "equal answers diverge")
+
+
+def check_rule(rule: Update) -> None:
+    """The contract of rules: a bool mask for every layer, excluded ones untouched, nothing changed in place.
+
+    Args:
+        rule: the update with its options bound.
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+
+    def layers() -> list[Layer]:
+        excluded = tied_layer(2, name="c")
+        full = {"mask": torch.ones_like(excluded.mask)}
+        return [tied_layer(0, name="a"), tied_layer(1, name="b"), Layer("c", excluded.weight, full, prunable=False)]
+
+    given, fresh = layers(), layers()
+    states = rule(given, 0.5)
+    _require(list(states) == ["a", "b", "c"], f"states are for {list(states)}, not for every layer in order")
+    for layer, same in zip(given, fresh, strict=True):
+        mask = states[layer.name]["mask"]
+        _require(mask.dtype == torch.bool and mask.shape == layer.weight.shape, f"the mask of {layer.name} is no mask")
+        _require(torch.equal(layer.weight, same.weight), f"the weight of {layer.name} was changed in place")
+        _require(torch.equal(layer.mask, same.mask), f"the old mask of {layer.name} was changed in place")
+    _require(bool(states["c"]["mask"].all()), "an excluded layer was pruned")
+    again = rule(fresh, 0.5)
+    for name, state in states.items():
+        _require(all(torch.equal(state[key], again[name][key]) for key in state), "the same layers, another answer")
+
+
+def check_guide(guide: Callable[..., object]) -> None:
+    """The contract of guides: log-probabilities without a gradient, the same when asked twice; or nothing to say yet.
+
+    Args:
+        guide: takes (x, target, classes, soften), for x of shape (3, 4, 5): its classes are 5.
+
+    Raises:
+        AssertionError: naming what was broken.
+    """
+    from snnsl_plugin.training.guides._lesson import Lesson, Softening
+
+    x, target = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 4, 2, 2])
+    for per_step in (False, True):
+        soften = Softening(4.0, per_step, 1.0)
+        lesson, again = guide(x, target, 5, soften), guide(x, target, 5, soften)
+        if lesson is None:
+            continue
+        _require(isinstance(lesson, Lesson) and isinstance(again, Lesson), f"a guide answered with {type(lesson)}")
+        answer = lesson.answer  # type: ignore[attr-defined]
+        _require(answer.shape in ((4, 5), (3, 4, 5)), f"the answer has shape {tuple(answer.shape)}")
+        _require(torch.allclose(answer.exp().sum(-1), torch.ones(answer.shape[:-1])), "the answer is no distribution")
+        _require(not answer.requires_grad, "the answer carries a gradient")
+        _require(torch.equal(answer, again.answer), "the guide remembers the last batch")  # type: ignore[attr-defined]
 
 
 def _require(holds: bool, broken: str) -> None:

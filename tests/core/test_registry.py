@@ -2,10 +2,19 @@ import inspect
 from functools import partial
 
 import pytest
+import torch
 
 from snnsl_plugin import registry
+from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.errors import UnknownName
-from snnsl_plugin.testing import check_criterion, check_distribution, check_divergence, check_schedule
+from snnsl_plugin.testing import (
+    check_criterion,
+    check_distribution,
+    check_divergence,
+    check_guide,
+    check_rule,
+    check_schedule,
+)
 
 
 @pytest.mark.parametrize("kind", ["criteria", "growth"])
@@ -32,6 +41,24 @@ def test_every_registered_schedule_keeps_its_contract() -> None:
             check_schedule(lambda first, last, f=function: f(first=first, last=last))
         else:
             assert function(value=0.4)(0.0) == function(value=0.4)(1.0) == 0.4
+
+
+def test_every_registered_rule_keeps_its_contract() -> None:
+    for name in registry.names("rules"):
+        needed = [o.name for o in registry.options("rules", name).values() if o.default is inspect.Parameter.empty]
+        # What a rule cannot do without are schedules so far: densities, thresholds.
+        check_rule(partial(registry.get("rules", name), **{option: constant(value=0.6) for option in needed}))
+
+
+def test_every_registered_guide_keeps_its_contract() -> None:
+    for name in registry.names("guides"):
+        function = registry.get("guides", name)
+        given = {"network": torch.nn.Identity(), "total_steps": 10, "steps_per_epoch": 5}
+        positional = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        guide = function(**{each: given[each] for each in positional})
+        if hasattr(guide, "observe"):
+            guide.observe(torch.nn.Identity(), 10)
+        check_guide(guide)
 
 
 @pytest.mark.parametrize("kind", sorted(registry.KINDS))
