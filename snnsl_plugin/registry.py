@@ -20,7 +20,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
-from snnsl_plugin.errors import BadOption, UnknownName
+from snnsl_plugin.errors import BadOption, MissingExtra, UnknownName
 
 #: kind -> the folder that holds it, below the package
 KINDS = {
@@ -66,7 +66,7 @@ def get(kind: str, name: str) -> Callable[..., Any]:
     if isinstance(provider, str):
         found = getattr(importlib.import_module(provider), provider.rpartition(".")[2])
     else:
-        found = provider.load()
+        found = _loaded(kind, provider)
     return found  # type: ignore[no-any-return]
 
 
@@ -93,6 +93,17 @@ def _providers(kind: str) -> dict[str, str | EntryPoint]:
                 "uninstall one or rename its entry point"
             )
         found[point.name] = point
+    return found
+
+
+def _loaded(kind: str, point: EntryPoint) -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = point.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        owner = f" of the package {point.dist.name}" if point.dist else ""
+        raise MissingExtra(
+            f"{singular(kind)} {point.name!r}{owner} ({point.value}) cannot be imported: {error}; mend or uninstall it"
+        ) from error
     return found
 
 

@@ -26,6 +26,9 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(dict(plan["recipe"]), stream)
     console.print(stream.getvalue(), markup=False, highlight=False, soft_wrap=True)
+    if "samples" in plan:
+        parts = ", ".join(f"{count:,} to {part}" for part, count in plan["samples"].items())
+        console.print(f"{plan['dataset']}: {parts}", markup=False, highlight=False, soft_wrap=True)
     console.print(_layers(plan))
     densities = plan["density_per_epoch"]
     if densities:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,7 @@ def run(
     from snnsl_plugin.cli.progress import Progress
     from snnsl_plugin.cli.table import print_result
     from snnsl_plugin.recipe import runner
+    from snnsl_plugin.tracking.launch import default_uri
 
     begun: list[Path] = []
     try:
@@ -67,6 +69,9 @@ def run(
         print(json.dumps(result, indent=1))
     else:
         print_result(result, begun[0])
+        if loaded.tracking.mlflow and not loaded.tracking.uri and "MLFLOW_TRACKING_URI" not in os.environ:
+            store = default_uri(begun[0].resolve().parent)
+            typer.echo(f"all runs side by side: mlflow ui --backend-store-uri {store}")
 
 
 def _name(recipe: Path) -> str:

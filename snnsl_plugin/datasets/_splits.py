@@ -156,5 +156,8 @@ def _two_parts(orders: list[Tensor], kept: list[int], held: list[int], option: s
     held_out = torch.cat([order[:n] for order, n in zip(orders, held, strict=True)])
     rest = torch.cat([order[n : n + m] for order, n, m in zip(orders, held, kept, strict=True)])
     if not len(held_out) or not len(rest):
-        raise BadOption(f"{option} leaves {len(rest)} samples to keep and {len(held_out)} held out; both need some")
+        raise BadOption(
+            f"{option} leaves {len(rest)} samples to keep and {len(held_out)} held out; both need some: change "
+            "the share, say validation_per_class, or give the data a validation folder of its own"
+        )
     return rest.sort().values, held_out.sort().values

@@ -65,6 +65,8 @@ def data(recipe: Recipe) -> Data:
         build("encoders", chosen) if chosen else registry.get("encoders", "frames" if splits.events else "direct")()
     )
     size = recipe.train.batch_size
+    # One batch through the encoder: what does not fit is said now and not in the middle of a run.
+    next(Loader(splits.train, min(2, size), encoder=encoder).epoch(None))
     return Data(
         splits,
         Loader(splits.train, size, shuffle=True, encoder=encoder),

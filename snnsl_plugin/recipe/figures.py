@@ -92,14 +92,15 @@ def curve(run: Sequence[Line], dense: Sequence[Line], what: str) -> str | None:
 
 def density(run: Sequence[Line], total: int | None) -> str | None:
     """Density over steps, and connections on a live path as a share of all weights where `total` is known."""
-    lines = [line for line in run if line["event"] in ("mask_update", "epoch") and "density" in line["metrics"]]
+    updates = of_event(run, "mask_update")
+    # Between two updates a budget stands still; where a threshold moves at every step, both curves are seen at updates.
+    lines = updates or [line for line in of_event(run, "epoch") if "density" in line["metrics"]]
     if not lines:
         return None
 
     def draw(axes: Axes) -> None:
         steps, values = _points(lines, "density")
         axes.step(steps, values, where="post", color=SPARSE, label="kept")
-        updates = [line for line in lines if line["event"] == "mask_update"]
         steps, live = _points(updates, "connections")
         if total and live:
             share = [count / total for count in live]

@@ -143,4 +143,11 @@ def _newest_unfinished(name: str, digest: str, root: Path) -> Path:
         held = identity(path)
         if held and held["digest"] == digest and (result(path) or {}).get("status") != "finished":
             return path
-    raise BadOption(f"no unfinished run of this recipe in {root}/{name}-*: leave out --resume to start one")
+    others = [
+        f"{root / f'{name}-{number:03d}'}"
+        for number in _taken(name, root)
+        if identity(root / f"{name}-{number:03d}")
+        and (result(root / f"{name}-{number:03d}") or {}).get("status") != "finished"
+    ]
+    near = f"; unfinished with other settings: {', '.join(others)} (resume its recipe.yaml)" if others else ""
+    raise BadOption(f"no unfinished run of this recipe in {root}/{name}-*: leave out --resume to start one{near}")

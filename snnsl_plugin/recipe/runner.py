@@ -112,6 +112,11 @@ def preview(recipe: Recipe) -> dict[str, Any]:
             }
             for name, layer in weight_layers(made.model).items()
         ],
+        "samples": {
+            "train": len(parts.splits.train),
+            "validation": len(parts.splits.validation),
+            "test": len(parts.splits.test),
+        },
         "steps_per_epoch": per_epoch,
         "density_per_epoch": [
             pruner.planned_density(epoch * per_epoch) if pruner else 1.0 for epoch in range(1, recipe.train.epochs + 1)

@@ -56,6 +56,8 @@ class ReverseDistiller:
             raise BadOption(f"temperature={temperature} and logit_scale={logit_scale} must be above 0")
         if not 0.0 <= weight <= 1.0:
             raise BadOption(f"weight={weight}: the guide's share of the loss must lie in [0, 1]")
+        if isinstance(guide, str) or guide in [registry.get("guides", name) for name in registry.names("guides")]:
+            raise BadOption(f"guide={guide!r} is not a guide yet: make one, e.g. virtual() or sparse(network)")
         self.guide, self.weight = guide, weight
         self.soften = Softening(temperature, per_step, logit_scale)
         self._divergence = registry.get("divergences", divergence) if isinstance(divergence, str) else divergence
@@ -71,7 +73,14 @@ class ReverseDistiller:
 
         Returns:
             A scalar.
+
+        Raises:
+            BadOption: logits that are not (T, N, K).
         """
+        if logits.dim() != 3:
+            raise BadOption(
+                f"logits have shape {tuple(logits.shape)}: pass those of every step, (T, N, K), not their mean"
+            )
         scaled = logits * self.soften.logit_scale
         hard = cross_entropy(scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
         lesson = self.guide(x, target, logits.shape[-1], self.soften) if self.weight else None

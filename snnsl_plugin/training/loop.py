@@ -72,7 +72,7 @@ def fit(
     scaler: GradScaler | None = None,
     epochs_done: int = 0,
 ) -> Iterator[Event]:
-    """Trains, and yields a `Step` a batch, a `MaskUpdate` where masks changed, and an `Epoch` after each validation.
+    """Trains, and yields a `Step` a batch, a `MaskUpdate` where one was due, and an `Epoch` after each validation.
 
     Each epoch seeds torch's global generator. While the caller holds an `Epoch`, nothing is half done: that is the
     moment to write a checkpoint.

@@ -77,7 +77,10 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         if value is None and parameter.default is parameter.empty:
             raise BadOption(f"rule {name!r} needs the option {option!r}, and None is none")
         if kind and value is not None and not callable(value):
-            raise BadOption(f"{option}={value!r} is neither a function nor the name of one of: {registry.names(kind)}")
+            example = f", e.g. {kind}.constant(value={value!r})" if kind == "schedules" else ""
+            raise BadOption(
+                f"{option}={value!r} is neither a function nor the name of one of: {registry.names(kind)}{example}"
+            )
         chosen[option] = _told(value, counted) if kind == "distributions" and value is not None else value
     file = sys.modules[function.__module__]
     check = getattr(file, "check", None)

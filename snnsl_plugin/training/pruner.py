@@ -206,8 +206,8 @@ class DynamicPruner:
         if empty := [name for name, count in counts.items() if count == 0]:
             size = self._weights[empty[0]].numel()
             raise BadOption(
-                f"at density {self.target:.4g} layer {empty[0]!r} would keep none of its {size} weights, "
-                "so nothing could pass it: raise the last density, choose distribution 'erk', or exclude it"
+                f"at density {self.target:.4g} layer {empty[0]!r} would keep none of its {size} weights, so nothing "
+                "could pass it: raise the last density, or exclude this layer"
             )
 
     def step(self, *, applied: bool = True) -> MaskUpdate | None:
@@ -218,7 +218,7 @@ class DynamicPruner:
                 gradients do not, and an update that was due waits for the next one.
 
         Returns:
-            What changed, or None where no update was due.
+            What the update changed, which may be nothing; None where no update was due.
 
         Raises:
             Disconnected: a mask without any path through the network.

@@ -120,6 +120,7 @@ def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
             asked.add(statistic)
             return torch.ones(1) if statistic == "pre_spikes" else torch.ones(1, 1)
 
+    Asked.__name__ = Asked.__qualname__ = "Layer"  # what errors of a criterion of one's own should speak of
     one = torch.ones(1, 1)
     layer = Asked("asked", one, {"mask": one.bool()}, pre_slots=1.0, generator=torch.Generator())
     for function in functions:

@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
     "a density that leaves a layer nothing": (
         lambda folder: ["pruning.density={name: constant, value: 0.002}", "pruning.distribution=uniform"],
         1,
-        r"layer 'conv1' would keep none of its 36 weights.*raise the last density, choose distribution 'erk'",
+        r"layer 'conv1' would keep none of its 36 weights.*raise the last density, or exclude this layer",
     ),
     "an end before the first step": (lambda folder: ["pruning.start=100ep"], 1, r"until.*must come after start"),
     "a GPU where there is none": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from snnsl_plugin.core.criteria.magnitude import magnitude
@@ -12,7 +13,7 @@ from snnsl_plugin.core.distributions.erk import erk
 from snnsl_plugin.core.growth.gradient import gradient
 from snnsl_plugin.core.layer import Criterion, Distribution, Growth, Layer, Schedule, State
 from snnsl_plugin.core.masks import keep_top
-from snnsl_plugin.errors import BadOption
+from snnsl_plugin.errors import BadOption, Diverged
 
 
 def drop_grow(
@@ -114,5 +115,11 @@ def _shaped(scores: Tensor, layer: Layer, what: str) -> Tensor:
         raise BadOption(
             f"the {what} scores layer {layer.name!r} with shape {tuple(scores.shape)}: it must be the weight's, "
             f"{tuple(layer.weight.shape)}"
+        )
+    # The sum is NaN where a score is, and also where infinities of both signs meet.
+    if bool(torch.isnan(scores.sum())) and bool(torch.isnan(scores).any()):
+        raise Diverged(
+            f"the {what} scores a weight of layer {layer.name!r} NaN: either the loss has diverged (lower the learning "
+            f"rate or clip gradients), or the {what} itself divides by zero or the like"
         )
     return scores

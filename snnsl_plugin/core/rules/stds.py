@@ -61,7 +61,7 @@ def initial(weight: Tensor) -> State:
 
 
 def effective(weight: Tensor, state: State) -> Tensor:
-    """sign(theta) max(|theta| - d, 0) with a straight-through gradient.
+    """sign(theta) max(|theta| - d, 0) with a straight-through gradient (also at theta = 0, where the authors' is 0).
 
     Args:
         weight: theta, any shape.
