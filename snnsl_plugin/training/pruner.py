@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from snnsl_plugin.anatomy import matched, weight_layers, weight_name
@@ -19,12 +19,14 @@ from snnsl_plugin.core.rules.drop_grow import budget
 from snnsl_plugin.core.update import random_states, update
 from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.training import newborn
-from snnsl_plugin.training.duration import steps
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.living import Living
+from snnsl_plugin.training.mounting import mount_, parameter_of, unmount_
 from snnsl_plugin.training.options import bind_rule
+from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
 from snnsl_plugin.training.seeds import generator
 from snnsl_plugin.training.statistics import Statistics, check_trainable, needed
+from snnsl_plugin.training.timetable import Timetable
 
 
 class DynamicPruner:
@@ -93,27 +95,25 @@ class DynamicPruner:
         **options: Any,
     ) -> None:
         self._model, self._optimizer = model, optimizer
-        unit = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
         self._asked: dict[str, int] = {}
         self._rule = bind_rule(rule, options, counted=self._asked.update)
-        self.every = steps(every or self._rule.every, **unit)
-        self.start, self.until = steps(start, **unit), steps(until, **unit)
-        if self.every < 1 or sample_every < 1:
-            raise BadOption(f"every={every!r} and sample_every={sample_every} must be at least one step")
-        if self.until <= self.start:
-            raise BadOption(f"until={until!r} (step {self.until}) must come after start={start!r} (step {self.start})")
+        self._when = Timetable.of(
+            start=start,
+            until=until,
+            every=every or self._rule.every,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+        )
+        if sample_every < 1:
+            raise BadOption(f"sample_every={sample_every} must be at least one step")
         if newborn_v not in ("zero", "layer_mean"):
             raise BadOption(f"newborn_v={newborn_v!r}: choose 'zero' or 'layer_mean'")
-        if total_steps is not None and self.until > total_steps:
-            raise BadOption(
-                f"until={until!r} is step {self.until}, after the end of the training at step {total_steps}"
-            )
         self._modules = weight_layers(model)
         self._newborn_v, self._sample_every = newborn_v, sample_every
         self._generators = {
             name: generator(seed, "mask", name) for name in matched(list(self._modules), layers, exclude)
         }
-        self._weights = {name: _parameter(module) for name, module in self._modules.items()}
+        self._weights = {name: parameter_of(module) for name, module in self._modules.items()}
         needs = needed(self._rule.functions("criteria", "growth"))
         check_trainable({name: self._weights[name] for name in self._generators}, optimizer, needs)
         self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
@@ -122,16 +122,16 @@ class DynamicPruner:
             {name: self._weights[name] for name in self._generators},
             needs,
             # An update always has at least its own step to go by.
-            lambda step: step % sample_every == 0 or self._due(step),
+            lambda step: step % sample_every == 0 or self._when.due(step),
         )
         self.step_number = 0
         self.born = 0
         #: weights the distribution asked for at the last update, by layer; empty for a rule that asks for none
         self.requested: dict[str, int] = {}
         self._since_event: dict[str, Counter[str]] = {"born": Counter(), "dropped": Counter()}
-        self._event_step = self.start
+        self._event_step = self._when.start
         self._postponed = False
-        self._check_budget()
+        check_budget(self._rule, self._layers())
         self._start_sparse()
         self._mount()
         self._living = Living(model, optimizer) if paths else None
@@ -173,15 +173,14 @@ class DynamicPruner:
         density = self._rule.chosen.get("density")
         return density(1.0) if density else None
 
+    @property
+    def until(self) -> int:
+        """The step of the last update."""
+        return self._when.until
+
     def planned_density(self, step: int) -> float | None:
         """The density asked for after a step, in (0, 1]; None for a rule whose density is an outcome."""
-        density = self._rule.chosen.get("density")
-        last = min(step, self.until) - self.start
-        if density is None or last < 0:
-            return None if density is None else 1.0
-        reached = last if min(step, self.until) == self.until else last // self.every * self.every
-        planned: float = density(reached / (self.until - self.start))
-        return planned
+        return density_at(self._rule, self._when, step)
 
     def planned_counts(self) -> dict[str, int]:
         """Weights to keep per layer at the end, as the distribution shares them now; empty where it is no input.
@@ -189,26 +188,8 @@ class DynamicPruner:
         A distribution that ranks scores is shown the size of today's weights, so its answer is a guess.
         """
         layers = self._layers()
-        return self._counts_at_end(layers, {each.name: each.weight.detach().abs() for each in layers if each.prunable})
-
-    def _counts_at_end(self, layers: list[Layer], scores: dict[str, Tensor]) -> dict[str, int]:
-        distribution = self._rule.chosen.get("distribution")
-        if self.target is None or distribution is None:
-            return {}
-        counts: dict[str, int] = distribution(layers, scores, budget(layers, self.target))
-        return counts
-
-    def _check_budget(self) -> None:
-        try:
-            counts = self._counts_at_end(self._layers(), {})
-        except KeyError:
-            return  # it ranks scores, and there are none before training
-        if empty := [name for name, count in counts.items() if count == 0]:
-            size = self._weights[empty[0]].numel()
-            raise BadOption(
-                f"at density {self.target:.4g} layer {empty[0]!r} would keep none of its {size} weights, so nothing "
-                "could pass it: raise the last density, or exclude this layer"
-            )
+        scores = {each.name: each.weight.detach().abs() for each in layers if each.prunable}
+        return counts_at_end(self._rule, layers, scores)
 
     def step(self, *, applied: bool = True) -> MaskUpdate | None:
         """Ends one training step: dead weights become zero, and masks are updated where one is due.
@@ -229,10 +210,10 @@ class DynamicPruner:
         self._after_step()
         event = None
         if not applied:
-            self._postponed = self._postponed or self._due(self.step_number)
+            self._postponed = self._postponed or self._when.due(self.step_number)
         else:
             self._statistics.after_step(self.step_number)
-            if self._postponed or self._due(self.step_number):
+            if self._postponed or self._when.due(self.step_number):
                 self._postponed = False
                 event = self._update()
             elif self.step_number == 1 and self.density < 1.0:
@@ -246,8 +227,7 @@ class DynamicPruner:
         if self._living:
             self._living.close()
         for module in self._modules.values():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            unmount_(module)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: plain data and tensors."""
@@ -255,7 +235,7 @@ class DynamicPruner:
             "rule": self._rule.name,
             "step": self.step_number,
             "prunable": self.prunable,
-            "when": [self.start, self.until, self.every],
+            "when": list(astuple(self._when)),
             "born": self.born,
             "requested": self.requested,
             "since_event": self._since_event,
@@ -276,7 +256,7 @@ class DynamicPruner:
         """
         shapes = {name: list(weight.shape) for name, weight in self._weights.items()}
         stored = {name: list(layer["mask"].shape) for name, layer in state["states"].items()}
-        own = {"rule": self._rule.name, "prunable": self.prunable, "when": [self.start, self.until, self.every]}
+        own = {"rule": self._rule.name, "prunable": self.prunable, "when": list(astuple(self._when))}
         other = [f"{key} {state[key]} instead of {value}" for key, value in own.items() if state[key] != value]
         if other or shapes != stored:
             raise BadCheckpoint(
@@ -312,10 +292,9 @@ class DynamicPruner:
         return self._states[name]["mask"]
 
     def _mount(self) -> None:
-        for name in self.prunable if self._rule.effective else []:
-            mounted = _Effective(self._rule.effective, self._states[name])
-            # unsafe: the shape is the weight's own, and checking it would run the rule on an untrained state
-            parametrize.register_parametrization(self._modules[name], "weight", mounted, unsafe=True)
+        if self._rule.effective:
+            for name in self.prunable:
+                mount_(self._modules[name], self._rule.effective, self._states[name])
 
     def _set(self, states: dict[str, State]) -> None:
         # Copied into the tensors in place, because mounted parametrizations hold them.
@@ -323,12 +302,9 @@ class DynamicPruner:
             for key, value in state.items():
                 self._states[name][key].copy_(value)
 
-    def _due(self, step: int) -> bool:
-        return self.start <= step <= self.until and ((step - self.start) % self.every == 0 or step == self.until)
-
     def _start_sparse(self) -> None:
         density, distribution = (self._rule.chosen.get(word) for word in ("density", "distribution"))
-        if self.start == 0 and density and distribution and density(0.0) < 1.0:
+        if self._when.start == 0 and density and distribution and density(0.0) < 1.0:
             layers = self._layers()
             self._set(random_states(layers, distribution, budget(layers, density(0.0))))
             for name in self.prunable:
@@ -356,7 +332,7 @@ class DynamicPruner:
     def _update(self) -> MaskUpdate | None:
         hard = not self._rule.effective
         before = {name: self._states[name]["mask"].clone() for name in self._generators} if hard else {}
-        progress = min(1.0, (self.step_number - self.start) / (self.until - self.start))
+        progress = self._when.progress(self.step_number)
         change = update(self._rule.update, self._layers(), progress)
         self._set(change.states)
         for name, was in before.items():
@@ -367,7 +343,7 @@ class DynamicPruner:
         self._since_event["born"].update(change.born)
         self._since_event["dropped"].update(change.dropped)
         # A rule that moves at every step is looked at as often as it is sampled.
-        ended = self.step_number >= self.until
+        ended = self.step_number >= self._when.until
         if not hard and not ended and self.step_number - self._event_step < self._sample_every:
             return None
         live = self._trace()
@@ -397,23 +373,3 @@ class DynamicPruner:
                 self._rule.after_step_(self._weights[name], self._states[name])
         if self._living:
             self._living.after_step_()
-
-
-class _Effective(nn.Module):
-    """Mounts a rule's `effective` on a weight; its state are buffers, so a copy of the model has its own."""
-
-    def __init__(self, function: Any, state: State) -> None:
-        super().__init__()
-        self._function = function
-        for key, value in state.items():
-            self.register_buffer(key, value)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        changed: Tensor = self._function(weight, dict(self.named_buffers()))
-        return changed
-
-
-def _parameter(module: nn.Module) -> nn.Parameter:
-    if parametrize.is_parametrized(module, "weight"):
-        return module.parametrizations.weight.original  # type: ignore[union-attr,return-value]
-    return module.weight  # type: ignore[return-value]
