@@ -50,6 +50,8 @@ class Command:
             [sys.executable, "-m", "snnsl_plugin", "run", "digits", *words, "--run-dir", str(run_dir), *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # Where the tests themselves run in the background, an interrupt is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         self._begun = {phase: self._recipe(phase) for phase in PHASES}
 
