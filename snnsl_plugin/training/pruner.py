@@ -121,8 +121,8 @@ class DynamicPruner:
             model,
             {name: self._weights[name] for name in self._generators},
             needs,
-            # An update always has at least its own step to go by.
-            lambda step: step % sample_every == 0 or self._when.due(step),
+            # An update always has at least its own step to go by, also one that was put off.
+            lambda step: step % sample_every == 0 or self._when.due(step) or self._postponed,
         )
         self.step_number = 0
         self.born = 0
