@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from snnsl_plugin.errors import NothingMatched, did_you_mean
 
@@ -62,6 +63,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def weight_name(layer: str) -> str:
     """The unwrapped dotted parameter name of a layer's weight: `conv1.weight`, also where it is parametrized."""
     return f"{layer}.weight" if layer else "weight"
+
+
+def parameter_of(module: nn.Module, name: str = "weight") -> nn.Parameter:
+    """The parameter that the optimizer sees: also beneath a parametrization, or inside a wrapper of NNI.
+
+    Args:
+        module: a module that has it.
+        name: its attribute, e.g. `weight`.
+    """
+    if parametrize.is_parametrized(module, name):
+        beneath: nn.Parameter = module.parametrizations[name].original  # type: ignore[index,union-attr]
+        return beneath
+    # NNI moves a parameter into a child and leaves a buffer, the masked weight, in its place.
+    wrapper = getattr(module, "_nni_wrapper", None)
+    holder = wrapper if isinstance(wrapper, nn.Module) and name in wrapper._parameters else module
+    parameter: nn.Parameter = getattr(holder, name)
+    return parameter
 
 
 def matched(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:

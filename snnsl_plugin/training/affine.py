@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from snnsl_plugin.anatomy import is_neuron, set_aside, weight_layers
+from snnsl_plugin.anatomy import is_neuron, parameter_of, set_aside, weight_layers
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -39,10 +39,10 @@ def held_parameters(model: nn.Module, example: Tensor) -> dict[str, list[Held]]:
     behind = norms_behind(model, example)
     held: dict[str, list[Held]] = {}
     for name, layer in weight_layers(model).items():
-        held[name] = [Held(layer.bias, 0.0, True)] if layer.bias is not None else []
+        held[name] = [Held(parameter_of(layer, "bias"), 0.0, True)] if layer.bias is not None else []
         for norm in behind.get(name, []):
             for word, start in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-                tensor = getattr(norm, word, None)
+                tensor = parameter_of(norm, word) if hasattr(norm, word) else None
                 if isinstance(tensor, Tensor) and tensor.shape == layer.weight.shape[:1]:
                     held[name].append(Held(tensor, start, word in ("weight", "bias")))
     return held

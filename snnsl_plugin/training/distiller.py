@@ -83,14 +83,36 @@ class ReverseDistiller:
             )
         scaled = logits * self.soften.logit_scale
         hard = cross_entropy(scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
-        lesson = self.guide(x, target, logits.shape[-1], self.soften) if self.weight else None
+        lesson = self.lesson(logits, target, x=x) if self.weight else None
         if lesson is None:
             return hard
+        factor, soft = lesson
+        return (1.0 - self.weight) * hard + self.weight * factor * soft
+
+    def lesson(self, logits: Tensor, target: Tensor, *, x: Tensor) -> tuple[float, Tensor] | None:
+        """What the guide has to say to one batch, without the labels' part.
+
+        Args:
+            logits: the learner's, (T, N, K), not scaled.
+            target: class indices, (N,).
+            x: what the guide is asked with.
+
+        Returns:
+            A factor (tau^2, where the guide names no other) and the mean divergence, a scalar; None where the guide has
+            nothing to say yet.
+        """
+        lesson = self.guide(x, target, logits.shape[-1], self.soften)
+        if lesson is None:
+            return None
         tau = self.soften.temperature if lesson.learner_temperature is None else lesson.learner_temperature
         learner = Softening(tau, self.soften.per_step, self.soften.logit_scale)(logits)
         factor = self.soften.temperature**2 if lesson.factor is None else lesson.factor
-        soft = self._divergence(lesson.answer.detach().expand_as(learner), learner).mean()
-        return (1.0 - self.weight) * hard + self.weight * factor * soft
+        if lesson.answer.dim() == 3 and lesson.answer.shape[0] not in (1, learner.shape[0]):
+            raise BadOption(
+                f"the guide answers at {lesson.answer.shape[0]} time steps and the learner at {learner.shape[0]}: give "
+                "both the same T, or compare the mean over time (per_step=False)"
+            )
+        return factor, self._divergence(lesson.answer.detach().expand_as(learner), learner).mean()
 
     def observe(self, model: nn.Module, step: int) -> None:
         """Tells the guide that a step has passed, where it wants to know."""

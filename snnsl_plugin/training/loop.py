@@ -18,9 +18,8 @@ from snnsl_plugin.core.schedules.cosine import cosine
 from snnsl_plugin.errors import BadOption, Diverged
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.training.clipping import clip_
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
-from snnsl_plugin.training.events import Epoch, Event, Step
-from snnsl_plugin.training.pruner import DynamicPruner
+from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
 from snnsl_plugin.training.seeds import derived, generator
 
 LEARNING_RATES = {"constant": constant(value=1.0), "cosine": cosine(first=1.0, last=0.0)}
@@ -34,6 +33,30 @@ class Batches(Protocol):
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass; the generator decides the order."""
+
+
+class Pruner(Protocol):
+    """What `fit` asks of a pruner: a `DynamicPruner`, or one that drives another host's."""
+
+    @property
+    def density(self) -> float:
+        """Kept / all weights, in [0, 1]."""
+
+    def step(self, *, applied: bool) -> MaskUpdate | None:
+        """Ends one training step."""
+
+    def by_parameter(self) -> dict[nn.Parameter, Tensor]:
+        """The masks of parameters whose dead gradients are not to be counted."""
+
+
+class Loss(Protocol):
+    """What `fit` asks of a distiller: a `ReverseDistiller`, or one that a host has patched."""
+
+    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float) -> Tensor:
+        """The loss of one batch, a scalar."""
+
+    def observe(self, model: nn.Module, step: int) -> None:
+        """Is told that a step has passed."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +90,8 @@ def fit(
     optimizer: Optimizer,
     how: Training,
     *,
-    pruner: DynamicPruner | None = None,
-    distiller: ReverseDistiller | None = None,
+    pruner: Pruner | None = None,
+    distiller: Loss | None = None,
     scaler: GradScaler | None = None,
     epochs_done: int = 0,
 ) -> Iterator[Event]:

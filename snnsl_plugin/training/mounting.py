@@ -29,13 +29,6 @@ def unmount_(module: nn.Module) -> None:
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def parameter_of(module: nn.Module) -> nn.Parameter:
-    """The parameter that the optimizer sees, mounted upon or not."""
-    if parametrize.is_parametrized(module, "weight"):
-        return module.parametrizations.weight.original  # type: ignore[union-attr,return-value]
-    return module.weight  # type: ignore[return-value]
-
-
 class _Effective(nn.Module):
     """Its state are buffers, so a copy of the model has its own."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from snnsl_plugin.anatomy import matched, weight_layers, weight_name
+from snnsl_plugin.anatomy import matched, parameter_of, weight_layers, weight_name
 from snnsl_plugin.core import masks as mask_functions
 from snnsl_plugin.core.layer import Layer, State
 from snnsl_plugin.core.rules.drop_grow import after_step_ as drop_dead_
@@ -21,7 +21,7 @@ from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.training import newborn
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.living import Living
-from snnsl_plugin.training.mounting import mount_, parameter_of, unmount_
+from snnsl_plugin.training.mounting import mount_, unmount_
 from snnsl_plugin.training.options import bind_rule
 from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
 from snnsl_plugin.training.seeds import generator
@@ -226,8 +226,7 @@ class DynamicPruner:
         self._statistics.close()
         if self._living:
             self._living.close()
-        for module in self._modules.values():
-            unmount_(module)
+        self._unmount()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: plain data and tensors."""
@@ -287,14 +286,22 @@ class DynamicPruner:
     def _mask(self, name: str) -> Tensor:
         if self._rule.effective and name in self._generators:
             # Between two updates theta moves on, and what it makes of the weight is the truth.
-            weight: Tensor = self._modules[name].weight
-            return weight.detach() != 0
+            return self._effective(name).detach() != 0
         return self._states[name]["mask"]
+
+    # A host that keeps weights in a place of its own says here how a layer computes with something else.
 
     def _mount(self) -> None:
         if self._rule.effective:
             for name in self.prunable:
                 mount_(self._modules[name], self._rule.effective, self._states[name])
+
+    def _effective(self, name: str) -> Tensor:
+        return self._modules[name].weight
+
+    def _unmount(self) -> None:
+        for module in self._modules.values():
+            unmount_(module)
 
     def _set(self, states: dict[str, State]) -> None:
         # Copied into the tensors in place, because mounted parametrizations hold them.

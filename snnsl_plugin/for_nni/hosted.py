@@ -1,0 +1,75 @@
+"""The dynamic pruner of any training loop, at work inside NNI's wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from nni.compression.base.target_space import PruningTargetSpace
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from snnsl_plugin.core.layer import State
+from snnsl_plugin.for_nni.wrapper import dense_gradient_, effective_, plain_, state_of
+from snnsl_plugin.training.events import MaskUpdate
+from snnsl_plugin.training.pruner import DynamicPruner
+
+
+class HostedPruner(DynamicPruner):
+    """A DynamicPruner whose weights are NNI's targets, so that both give the same masks, bit for bit.
+
+    Args:
+        model: the wrapped model.
+        optimizer: the one that trains it.
+        rule: a rule of the registry.
+        spaces: the weights to prune, by dotted module name.
+        **options: of `DynamicPruner`, and of the rule.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        rule: str,
+        spaces: Mapping[str, PruningTargetSpace],
+        **options: Any,
+    ) -> None:
+        self._spaces = spaces
+        super().__init__(model, optimizer, rule, layers=list(spaces), **options)
+
+    def step(self, *, applied: bool = True) -> MaskUpdate | None:
+        """Ends one training step, as in any loop."""
+        self._follow()
+        return super().step(applied=applied)
+
+    def dead_rows(self, name: str) -> Tensor | None:
+        """Output channels of a layer that no input reaches, bool, (out,); None where all are reached."""
+        return self._living.dead.get(name) if self._living else None
+
+    def _mount(self) -> None:
+        for name, space in self._spaces.items():
+            if self._rule.effective:
+                effective_(space, self._rule.name, self._rule.effective, self._states[name])
+            else:
+                dense_gradient_(space)
+
+    def _effective(self, name: str) -> Tensor:
+        if not self._rule.effective or not state_of(self._spaces[name]):
+            return self._weights[name]
+        return self._rule.effective(self._weights[name], self._states[name])
+
+    @torch.no_grad()
+    def _unmount(self) -> None:
+        for name, space in self._spaces.items():
+            if self._rule.effective:
+                self._weights[name].copy_(self._effective(name))
+                plain_(space)
+
+    def _follow(self) -> None:
+        # Whoever moves the model after NNI has wrapped it moves buffers into new tensors.
+        for name, space in self._spaces.items():
+            device = self._weights[name].device
+            if self._states[name]["mask"].device != device:
+                moved: State = {key: value.to(device) for key, value in self._states[name].items()}
+                self._states[name] = state_of(space) or moved

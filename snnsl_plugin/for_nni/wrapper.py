@@ -1,0 +1,133 @@
+"""A module wrapper of NNI that costs less, gives dense gradients, and can be copied after a training pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from nni.compression.base.apply_method import pruning_apply_methods
+from nni.compression.base.target_space import PruningTargetSpace, TargetType
+from nni.compression.base.wrapper import ModuleWrapper
+from torch import Tensor
+
+from snnsl_plugin.core.layer import State
+
+#: How NNI knows that gradients are to reach masked weights too: the value of `apply_method`.
+DENSE_GRADIENT = "snnsl_dense_gradient"
+_STATE = "_snnsl_"
+
+
+class LightWrapper(ModuleWrapper):
+    """Computes what NNI's wrapper computes.
+
+    NNI's forward copies the settings of every target twice and empties CUDA's cache at every call of every layer, which
+    a network in single-step mode pays T times a sample. It leaves a tensor with a graph behind as the module's weight,
+    so that a model cannot be deep-copied after a training pass. This one does neither. What only NNI's forward can do
+    (quantization, masks on inputs or outputs, fused modules) is left to it.
+    """
+
+    def wrap(self) -> None:
+        """Takes the module over, as NNI does."""
+        super().wrap()
+        self._masked: list[tuple[str, PruningTargetSpace]] = list(self.pruning_target_spaces.items())
+        self._observed = bool(self.distillation_target_spaces)
+        self._light = (
+            not self.quantization_target_spaces
+            and not self.fused_modules
+            and all(space.type is TargetType.PARAMETER for space in self.pruning_target_spaces.values())
+            and all(space.type is TargetType.OUTPUT for space in self.distillation_target_spaces.values())
+            and len(self._track_funcs) == 1
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module with its masked parameters."""
+        if self._light:
+            for name, space in self._masked:
+                setattr(self.module, name, _masked(space))
+            outputs = self.module_forward(*args, **kwargs)
+            if self._observed:
+                outputs = self.patch_outputs(outputs)
+        else:
+            outputs = super().forward(*args, **kwargs)
+        for name, space in self._masked:
+            if space.type is TargetType.PARAMETER and (value := getattr(self.module, name)) is not None:
+                setattr(self.module, name, value.detach())
+        return outputs
+
+
+def lighten_(wrappers: dict[str, ModuleWrapper]) -> None:
+    """Makes NNI's wrappers light, in place, before they wrap; those of other classes stay as they are."""
+    for wrapper in wrappers.values():
+        if type(wrapper) is ModuleWrapper:
+            wrapper.__class__ = LightWrapper
+
+
+def dense_gradient_(space: PruningTargetSpace) -> None:
+    """From now on the target is masked forward, and its whole gradient comes back."""
+    pruning_apply_methods[DENSE_GRADIENT] = _apply_dense_gradient
+    space.apply_method = DENSE_GRADIENT
+
+
+def effective_(
+    space: PruningTargetSpace, rule: str, effective: Callable[[Tensor, State], Tensor], state: State
+) -> None:
+    """From now on the target is computed by a rule; the wrapper holds the rule's state as buffers.
+
+    Args:
+        space: the target; changed in place.
+        rule: its name.
+        effective: differentiable, keeps the shape.
+        state: tensors that the rule changes in place.
+    """
+    method = f"snnsl_{rule}"
+
+    def apply(target: Tensor, space: PruningTargetSpace) -> Tensor:
+        return effective(target, state_of(space))
+
+    pruning_apply_methods[method] = apply
+    for key, value in state.items():
+        space._wrapper.register_buffer(f"{space._target_name}{_STATE}{key}", value)
+    space.apply_method = method
+
+
+def state_of(space: PruningTargetSpace) -> State:
+    """The state that `effective_` put into the wrapper, or into its copy."""
+    prefix = f"{space._target_name}{_STATE}"
+    buffers = space._wrapper._buffers
+    return {key.removeprefix(prefix): value for key, value in buffers.items() if key.startswith(prefix)}
+
+
+def plain_(space: PruningTargetSpace) -> None:
+    """Ends `effective_`, in place: the state goes, and the target is masked like any other."""
+    for key in state_of(space):
+        delattr(space._wrapper, f"{space._target_name}{_STATE}{key}")
+    dense_gradient_(space)
+
+
+def _masked(space: PruningTargetSpace) -> Tensor | None:
+    target = space.target
+    if target is None:
+        return None
+    if space.mask is None:
+        return target * 1.0
+    # Not `space.apply_method`, which copies the whole setting to look one word up.
+    masked: Tensor = pruning_apply_methods[space._setting.get("apply_method") or "mul"](target, space)
+    return masked
+
+
+def _apply_dense_gradient(target: Tensor, space: PruningTargetSpace) -> Tensor:
+    masked: Tensor = _DenseGradient.apply(target, space.mask)  # type: ignore[no-untyped-call]
+    return masked
+
+
+class _DenseGradient(torch.autograd.Function):
+    """Masked forward, identity backward: what growth by gradient reads."""
+
+    @staticmethod
+    def forward(ctx: object, weight: Tensor, mask: Tensor) -> Tensor:
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
