@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # The name holds a digest of what is to be installed, so an older environment never hides a missing install step.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow lint bench docs install clean
+.PHONY: demo test test-slow lint bench matrix docs install clean
 
 install: $(STAMP)
 
@@ -34,8 +34,11 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/run.py
 
+matrix:
+	$(PYTHON) tests/matrix/run.py
+
 docs: $(STAMP)
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) docs/_build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .matrix docs/_build dist .pytest_cache .mypy_cache .ruff_cache

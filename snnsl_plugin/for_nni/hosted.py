@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from snnsl_plugin.core.layer import State
-from snnsl_plugin.for_nni.wrapper import dense_gradient_, effective_, plain_, state_of
+from snnsl_plugin.for_nni.wrapper import dense_gradient_, effective_, masked_already, plain_, state_of
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.pruner import DynamicPruner
 
@@ -41,7 +41,11 @@ class HostedPruner(DynamicPruner):
     def step(self, *, applied: bool = True) -> MaskUpdate | None:
         """Ends one training step, as in any loop."""
         self._follow()
-        return super().step(applied=applied)
+        change = super().step(applied=applied)
+        if not self._rule.effective:
+            for space in self._spaces.values():
+                masked_already(space)
+        return change
 
     def dead_rows(self, name: str) -> Tensor | None:
         """Output channels of a layer that no input reaches, bool, (out,); None where all are reached."""

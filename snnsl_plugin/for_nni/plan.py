@@ -90,7 +90,7 @@ def bound_options(
     if "density" in options:
         raise BadOption("density is what the config's sparse_ratio says (1 - sparse_ratio): leave it out")
     bound: dict[str, Any] = {}
-    for option, value in options.items():
+    for option, value in (_dynamic(known) | dict(options)).items():
         kind = kind_of(known[option].annotation) if option in known else None
         bound[option] = chosen(kind, value) if kind and value is not None else value
     for key in ("criterion", "growth"):
@@ -107,6 +107,11 @@ def bound_options(
         if "distribution" in known:
             bound["distribution"] = goals.counts
     return bound
+
+
+def _dynamic(known: Mapping[str, Any]) -> dict[str, Any]:
+    # Who takes a dynamic pruner wants connections to move, so that is what NNI's door does unless it is told otherwise.
+    return {"swap": {"name": "cosine", "first": 0.3, "last": 0.0}} if "swap" in known else {}
 
 
 def _function(key: str, value: Any) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from snnsl_plugin.core.layer import Schedule
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import config
 from snnsl_plugin.for_nni.choices import ramp_to_goal
-from snnsl_plugin.for_nni.evaluators import AutoReset, check_evaluator, resetting, with_optimizer
+from snnsl_plugin.for_nni.evaluators import AutoReset, check_evaluator, ending, resetting, with_optimizer
 from snnsl_plugin.for_nni.hosted import HostedPruner
 from snnsl_plugin.for_nni.plan import bound_options, check_ratios, weights_to_prune
 from snnsl_plugin.for_nni.wrapper import lighten_
@@ -43,7 +43,7 @@ class SpikingDynamicPruner(ScheduledPruner):
         model: to be pruned; its selected convolutions and linear layers are wrapped, as NNI does.
         config_list: NNI's, for op types or names of convolutions and linear layers. Further keys of an entry:
             `criterion`, `growth` and `distribution`, each a registered name or a mapping with a name and options.
-        evaluator: NNI's TorchEvaluator or TransformersEvaluator, or `snnsl_plugin.for_nni.LightningEvaluator`.
+        evaluator: NNI's TorchEvaluator, or LightningEvaluator or TransformersEvaluator of `snnsl_plugin.for_nni`.
         interval_steps: optimizer steps between two updates of the masks; 100, or the rule's own habit, where omitted.
         total_times: how many updates there are; after the last one the masks stay.
         existed_wrappers: for `from_compressor`.
@@ -59,7 +59,8 @@ class SpikingDynamicPruner(ScheduledPruner):
         auto_reset: `forward`: neurons forget before each call of the model (multi-step models, and those that loop over
             time themselves); `step`: after each training step (the loop over time is outside); `never`: the training
             function sees to it.
-        **options: of the rule: `criterion`, `growth`, `swap`, `threshold`, ...; names, mappings or functions.
+        **options: of the rule: `criterion`, `growth`, `swap`, `threshold`, ...; names, mappings or functions. Connections
+            are exchanged by a `swap` that falls from 0.3 to 0 along a cosine; `swap=None` prunes only.
 
     Raises:
         BadOption: a config or an option that cannot be met.
@@ -185,9 +186,10 @@ class SpikingDynamicPruner(ScheduledPruner):
             for target, space in targets.items()
             if "sparse_ratio" in self.sparse_goals[name][target]
         )
-        self._end_reset = resetting(evaluator.model, evaluator, self._auto_reset)
         with_optimizer(evaluator, lambda optimizer: self._begin(evaluator.model, optimizer))
+        self._end_reset = resetting(evaluator.model, evaluator, self._auto_reset)
         evaluator.patch_optimizer_step(before_step_tasks=[], after_step_tasks=[self._after_step])
+        ending(evaluator, self._finish)
 
     def _fuse_postprocess(self, evaluator: Evaluator) -> None:
         dynamic = self.dynamic

@@ -143,6 +143,70 @@ def pruner_overhead(steps: int = 100) -> dict[str, float]:
     }
 
 
+def nni_overhead(steps: int = 200) -> dict[str, float]:
+    """A training step of an NNI pipeline with SpikingDynamicPruner against one with AGPPruner(LevelPruner).
+
+    The network and batch of recipes/bench/cifar100.yaml, in both step modes; masks are updated every 20 steps, and both
+    pay for their own updates.
+    """
+    import nni
+    from nni.compression import TorchEvaluator
+    from nni.compression.pruning import AGPPruner, LevelPruner
+
+    from snnsl_plugin.anatomy import reset_
+    from snnsl_plugin.for_nni import SpikingDynamicPruner
+    from snnsl_plugin.models.spiking_cnn import spiking_cnn
+
+    def agp(model, config, evaluator):  # type: ignore[no-untyped-def]
+        return AGPPruner(LevelPruner(model, config, evaluator), interval_steps=20, total_times=steps // 20)
+
+    def ours(model, config, evaluator):  # type: ignore[no-untyped-def]
+        return SpikingDynamicPruner(model, config, evaluator, interval_steps=20, total_times=steps // 20)
+
+    x, y = torch.rand(1, 64, 3, 16, 16).repeat(4, 1, 1, 1, 1), torch.randint(0, 20, (64,))
+
+    def stepper(pruner, mode: str) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+        torch.manual_seed(0)
+        model = spiking_cnn((3, 16, 16), 20, channels=(32, 64), hidden=128)
+        for module in model.modules():
+            if hasattr(module, "step_mode"):
+                module.step_mode = mode
+
+        def training_step(batch, model):  # type: ignore[no-untyped-def]
+            reset_(model)
+            logits = model(x) if mode == "m" else torch.stack([model(each) for each in x])
+            return torch.nn.functional.cross_entropy(logits.mean(0), y)
+
+        optimizer = nni.trace(torch.optim.AdamW)(model.parameters(), lr=2e-3)
+        evaluator = TorchEvaluator(lambda *_: None, optimizer, training_step)
+        head = pruner(model, [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.95}], evaluator)
+        # What compress() does before it hands over to the training function, so that both can be trained in turns.
+        evaluator.bind_model(model, head._get_param_names_map())
+        for compressor in head.fused_compressors:
+            compressor._fuse_preprocess(evaluator)
+        made = evaluator._optimizers[0]
+
+        def step() -> None:
+            made.zero_grad()
+            evaluator._training_step((x, y), model).backward()
+            made.step()
+
+        return step
+
+    figures = {}
+    for mode in ("m", "s"):
+        theirs, own = stepper(agp, mode), stepper(ours, mode)
+        spent = [
+            (seconds(theirs), seconds(own)) if turn % 2 else (seconds(own), seconds(theirs))[::-1]
+            for turn in range(steps)
+        ]
+        figures[f"nni_agp_s_per_step_{mode}"] = sum(a for a, _ in spent) / steps
+        figures[f"nni_ours_s_per_step_{mode}"] = sum(b for _, b in spent) / steps
+        figures[f"nni_ours_over_agp_{mode}"] = sum(b for _, b in spent) / sum(a for a, _ in spent)
+        figures[f"nni_ours_over_agp_{mode}_median_step"] = statistics.median(b / a for a, b in spent)
+    return figures
+
+
 def cold_start() -> dict[str, float]:
     """Seconds of a fresh process, less those of an empty one."""
 
@@ -168,6 +232,8 @@ machine are noisy; each ratio compares two things measured in turns in one run. 
 | training `vgg9` (T=4, batch 16, 32x32) with `DynamicPruner`, `spike_saliency`, updates every 100 steps / plain training, mean over 100 steps, the update included | {pruned_over_plain:.3f}x ({pruned_s_per_step:.3f} s / {plain_s_per_step:.3f} s a step) | at most 1.05x |
 | the same, median of the 100 ratios of single steps | {pruned_over_plain_median_step:.3f}x | |
 | resident memory of the pruner | {resident_bytes_per_prunable_weight:.2f} bytes a prunable weight | 1 |
+| a training step of an NNI pipeline with `SpikingDynamicPruner` / with `AGPPruner(LevelPruner)`: the net of `bench/cifar100`, multi-step, updates every 20 steps, mean over 200 steps, the updates included | {nni_ours_over_agp_m:.3f}x ({nni_ours_s_per_step_m:.3f} s / {nni_agp_s_per_step_m:.3f} s), median step {nni_ours_over_agp_m_median_step:.3f}x | at most 1x |
+| the same in single-step mode, T=4 | {nni_ours_over_agp_s:.3f}x ({nni_ours_s_per_step_s:.3f} s / {nni_agp_s_per_step_s:.3f} s), median step {nni_ours_over_agp_s_median_step:.3f}x | at most 1x |
 | `import snnsl_plugin`, above an empty interpreter | {import_s:.3f} s | under 0.3 s |
 | `snnsl --help`, whole process | {help_s:.2f} s | under 1 s |
 """
@@ -175,7 +241,7 @@ machine are noisy; each ratio compares two things measured in turns in one run. 
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    figures = mask_update() | pruner_overhead() | cold_start()
+    figures = mask_update() | pruner_overhead() | nni_overhead() | cold_start()
     about = {
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores ({platform.machine()})",

@@ -137,7 +137,7 @@ def test_every_criterion_and_growth_is_recorded_alike(criterion, growth):
 def test_every_schedule_is_found_by_name(schedule):
     density = registry.get("schedules", schedule)(first=1.0, last=0.2)
     loop = in_a_loop("sgd", density=density, distribution="uniform")
-    model, history, pruner, _ = in_nni("sgd", schedule=schedule, distribution="uniform")
+    model, history, pruner, _ = in_nni("sgd", schedule=schedule, distribution="uniform", swap=None)
     assert_equal_bit_by_bit(loop, (model, history, pruner.dynamic))
 
 

@@ -74,6 +74,13 @@ def test_connections_that_were_dead_live_again():
     assert pruner.dynamic.born >= regrown
 
 
+def test_connections_move_unless_one_says_otherwise():
+    moving, still = pruner_of(conv_net()), pruner_of(conv_net(), swap=None)
+    for pruner in (moving, still):
+        pruner.compress(max_steps=15, max_epochs=None)
+    assert moving.dynamic.born > 0 == still.dynamic.born
+
+
 def test_weights_are_sparse_after_unwrapping_and_those_of_nni_are_not():
     model = conv_net()
     pruner = pruner_of(model)
