@@ -114,11 +114,16 @@ def matched(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 
 
 def reset_(model: nn.Module) -> None:
-    """Forgets all membrane potentials: calls `reset()` of every module that has one."""
+    """Forgets all membrane potentials: calls `reset()` of every module that `forgets`."""
     for module in model.modules():
-        reset: object = getattr(module, "reset", None)
-        if callable(reset):
-            reset()
+        if forgets(module):
+            module.reset()  # type: ignore[operator]
+
+
+def forgets(module: nn.Module) -> bool:
+    """Whether a module has a `reset()` that is about membrane potentials: one of torchmetrics is not."""
+    metric = any(parent.__module__.partition(".")[0] == "torchmetrics" for parent in type(module).__mro__)
+    return not metric and callable(getattr(module, "reset", None))
 
 
 def time_first(model: nn.Module) -> bool:

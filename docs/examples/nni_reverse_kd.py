@@ -2,8 +2,8 @@
 
     python nni_reverse_kd.py
 
-Stage 1 prunes a network to 2 % of its connections. Stage 2 trains another one to 10 %, from scratch, while the weaker and
-sparser network of stage 1 teaches it: a pruner and a distiller of NNI at work together. About 40 s on two cores.
+Stage 1 prunes a network to 2 % of its connections. Stage 2 trains another one to 10 %, from scratch, while the weaker
+and sparser network of stage 1 teaches it: a pruner and a distiller of NNI at work together. About 40 s on two cores.
 """
 
 import argparse

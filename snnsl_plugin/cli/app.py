@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from snnsl_plugin import __version__
-from snnsl_plugin.cli import env, report, run, schema, shipped, validate
+from snnsl_plugin.cli import env, register, report, run, schema, shipped, validate
 from snnsl_plugin.cli.arguments import Verbose
 
 app = typer.Typer(
@@ -17,7 +17,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (shipped.ls, shipped.cat, shipped.cp, validate.validate, schema.schema, run.run, report.report, env.env):
+for verb in (
+    shipped.ls, shipped.cat, shipped.cp, validate.validate, schema.schema, run.run, report.report, register.register,
+    env.env,
+):  # fmt: skip
     app.command()(verb)
 
 

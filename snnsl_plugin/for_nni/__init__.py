@@ -12,6 +12,10 @@ _HOME = {
     "LightningEvaluator": "evaluators",
     "OptunaTuner": "tuner",
     "ReverseKDDistiller": "distiller",
+    "SpikingSpace": "nas",
+    "StructureLearningEvaluator": "nas",
+    "TransformersEvaluator": "evaluators",
+    "explore": "nas",
     "SpikingDynamicPruner": "pruner",
     "apply_masks_": "masks",
     "export_masks": "masks",
@@ -22,15 +26,20 @@ __all__ = [
     "OptunaTuner",
     "ReverseKDDistiller",
     "SpikingDynamicPruner",
+    "SpikingSpace",
+    "StructureLearningEvaluator",
+    "TransformersEvaluator",
     "apply_masks_",
+    "explore",
     "export_masks",
     "register_settings",
 ]
 
 if TYPE_CHECKING:
     from snnsl_plugin.for_nni.distiller import ReverseKDDistiller
-    from snnsl_plugin.for_nni.evaluators import LightningEvaluator
+    from snnsl_plugin.for_nni.evaluators import LightningEvaluator, TransformersEvaluator
     from snnsl_plugin.for_nni.masks import apply_masks_, export_masks
+    from snnsl_plugin.for_nni.nas import SpikingSpace, StructureLearningEvaluator, explore
     from snnsl_plugin.for_nni.pruner import SpikingDynamicPruner
     from snnsl_plugin.for_nni.settings import register_settings
     from snnsl_plugin.for_nni.tuner import OptunaTuner

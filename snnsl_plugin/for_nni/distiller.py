@@ -17,6 +17,7 @@ from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import config
 from snnsl_plugin.for_nni.answers import Answering, Predict, labels_of
+from snnsl_plugin.for_nni.evaluators import check_evaluator, ending
 from snnsl_plugin.for_nni.lessons import DISTILLER_KEYS, Matched, Softened, check_guide, guide_for
 from snnsl_plugin.for_nni.wrapper import lighten_
 
@@ -137,6 +138,25 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
             return {}, {}
         return super()._register_teacher_wrappers()
 
+    def compress(self, max_steps: int | None, max_epochs: int | None) -> nn.Module:
+        """Trains the model by the evaluator while the guide teaches, and while a fused pruner prunes.
+
+        Args:
+            max_steps: optimizer steps; None where epochs are given.
+            max_epochs: passes over the data; None where steps are given.
+
+        Returns:
+            The wrapped model; the masks of a fused pruner are its `get_masks()`.
+
+        Raises:
+            BadOption: no duration, or an evaluator that cannot do it.
+            MissingStatistic: a module that is to learn was not called.
+        """
+        if max_steps is None and max_epochs is None:
+            raise BadOption("compress() needs max_steps or max_epochs: a guide teaches while the model trains")
+        check_evaluator(self.evaluator, max_steps)
+        return super().compress(max_steps, max_epochs)
+
     def _fuse_preprocess(self, evaluator: Evaluator) -> None:
         self._end()
         self._step = 0
@@ -145,8 +165,12 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
         self._end = evaluator.model.register_forward_pre_hook(self._forgetter()).remove
         self._register_loss_patch(evaluator)
         evaluator.patch_optimizer_step(before_step_tasks=[], after_step_tasks=[self._after_step])
+        ending(evaluator, self._finish)
 
     def _fuse_postprocess(self, evaluator: Evaluator) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
         self._end()
         self._end = lambda: None
 

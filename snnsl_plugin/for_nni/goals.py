@@ -27,8 +27,8 @@ class Group:
 class Goals:
     """Says how much is kept at a time: over all layers (`density`), and of each (`counts`).
 
-    A layer in no group keeps what NNI's LevelPruner keeps, n - int(n x sparse_ratio). Those of a group keep together
-    what their ratios amount to, rounded to the nearest, and share it by the group's distribution.
+    Layers of a group keep together what their ratios amount to, rounded to the nearest, and share it by the group's
+    distribution. A layer in no group keeps what NNI's LevelPruner keeps, n - int(n x sparse_ratio).
 
     Args:
         spaces: the weights to prune, by dotted module name.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from snnsl_plugin.core.layer import State
-from snnsl_plugin.for_nni.wrapper import dense_gradient_, effective_, masked_already, plain_, state_of
+from snnsl_plugin.for_nni.wrapper import dense_gradient_, effective_, plain_, state_of
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.pruner import DynamicPruner
 
@@ -41,11 +41,7 @@ class HostedPruner(DynamicPruner):
     def step(self, *, applied: bool = True) -> MaskUpdate | None:
         """Ends one training step, as in any loop."""
         self._follow()
-        change = super().step(applied=applied)
-        if not self._rule.effective:
-            for space in self._spaces.values():
-                masked_already(space)
-        return change
+        return super().step(applied=applied)
 
     def dead_rows(self, name: str) -> Tensor | None:
         """Output channels of a layer that no input reaches, bool, (out,); None where all are reached."""
@@ -72,8 +68,9 @@ class HostedPruner(DynamicPruner):
 
     def _follow(self) -> None:
         # Whoever moves the model after NNI has wrapped it moves buffers into new tensors.
-        for name, space in self._spaces.items():
+        for name, state in self._states.items():
             device = self._weights[name].device
-            if self._states[name]["mask"].device != device:
-                moved: State = {key: value.to(device) for key, value in self._states[name].items()}
-                self._states[name] = state_of(space) or moved
+            if state["mask"].device != device:
+                moved: State = {key: value.to(device) for key, value in state.items()}
+                held = state_of(self._spaces[name]) if name in self._spaces else {}
+                self._states[name] = held or moved

@@ -100,7 +100,8 @@ def bound_options(
                 {name: _function(key, entry[key]) if key in entry else default for name, entry in entries.items()}
             )
     if "density" in known:
-        groups = _groups(entries, spaces, bound.get("distribution"))
+        habit = known["distribution"].default if "distribution" in known else None
+        groups = _groups(entries, spaces, bound.get("distribution", habit))
         total = sum(layer.weight.numel() for layer in weight_layers(model).values())
         goals = Goals(spaces, groups, total, move)
         bound["density"] = goals.density
@@ -111,7 +112,7 @@ def bound_options(
 
 def _dynamic(known: Mapping[str, Any]) -> dict[str, Any]:
     # Who takes a dynamic pruner wants connections to move, so that is what NNI's door does unless it is told otherwise.
-    return {"swap": {"name": "cosine", "first": 0.3, "last": 0.0}} if "swap" in known else {}
+    return {"swap": {"name": "cosine", "first": 0.1, "last": 0.0}} if "swap" in known else {}
 
 
 def _function(key: str, value: Any) -> Callable[..., Any]:
@@ -121,19 +122,14 @@ def _function(key: str, value: Any) -> Callable[..., Any]:
 def _groups(
     entries: Mapping[str, Mapping[str, Any]], spaces: Mapping[str, PruningTargetSpace], distribution: Any
 ) -> list[Group]:
+    """Who shares a budget: layers of one `global_group_id`, as in NNI, else those of one entry of the config list."""
     members: dict[Any, list[str]] = {}
     how: dict[Any, Any] = {}
     for name, entry in entries.items():
-        own = entry.get("distribution")
         shared = spaces[name].global_group_id
-        if shared is not None:
-            key = ("global_group_id", shared)
-        elif own is not None:
-            key = ("entry", id(entry))
-        elif distribution is not None:
-            key = ("all", None)
-        else:
-            continue
-        members.setdefault(key, []).append(name)
-        how.setdefault(key, own or distribution or "global")
+        habit = distribution if shared is None else "global"
+        if (chooses := entry.get("distribution", habit)) is not None:
+            key = ("entry", id(entry)) if shared is None else ("global_group_id", shared)
+            members.setdefault(key, []).append(name)
+            how.setdefault(key, chooses)
     return [Group(frozenset(names), _function("distribution", how[key])) for key, names in members.items()]

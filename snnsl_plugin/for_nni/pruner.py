@@ -23,6 +23,7 @@ from snnsl_plugin.for_nni.evaluators import AutoReset, check_evaluator, ending, 
 from snnsl_plugin.for_nni.hosted import HostedPruner
 from snnsl_plugin.for_nni.plan import bound_options, check_ratios, weights_to_prune
 from snnsl_plugin.for_nni.wrapper import lighten_
+from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.options import bind_rule
 
 _log = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ class SpikingDynamicPruner(ScheduledPruner):
     weights, dead weights are exactly zero, what the optimizer remembers of a regrown weight is forgotten. Unlike those
     of NNI's pruners the weights are still sparse after `unwrap_model()`.
 
-    `sparse_ratio` is a layer's own, as in NNI, and is met exactly: n - int(n x sparse_ratio) weights are kept. Layers
-    that share a `global_group_id` share one budget, ranked globally; with a `distribution` (here for all layers, or in
-    an entry of the config list for its layers) the budget is shared by that instead.
+    Budgets are met to the last weight. The layers of an entry of the config list keep together what their
+    `sparse_ratio` says, and share it by a `distribution`, ERK where nothing else is said: small layers are left denser
+    than large ones. With `distribution=None` each layer keeps what NNI's LevelPruner keeps, n - int(n x sparse_ratio).
+    Layers of one `global_group_id` share one budget, ranked globally, as in NNI.
 
     Args:
         model: to be pruned; its selected convolutions and linear layers are wrapped, as NNI does.
@@ -59,8 +61,8 @@ class SpikingDynamicPruner(ScheduledPruner):
         auto_reset: `forward`: neurons forget before each call of the model (multi-step models, and those that loop over
             time themselves); `step`: after each training step (the loop over time is outside); `never`: the training
             function sees to it.
-        **options: of the rule: `criterion`, `growth`, `swap`, `threshold`, ...; names, mappings or functions. Connections
-            are exchanged by a `swap` that falls from 0.3 to 0 along a cosine; `swap=None` prunes only.
+        **options: of the rule: `criterion`, `growth`, `swap`, `threshold`, ...; names, mappings or functions.
+            Connections are exchanged by a `swap` that falls from 0.1 to 0 along a cosine; `swap=None` prunes only.
 
     Raises:
         BadOption: a config or an option that cannot be met.
@@ -131,6 +133,8 @@ class SpikingDynamicPruner(ScheduledPruner):
         self._running = False
         #: the pruner of any training loop that does the work; None before `compress()`
         self.dynamic: HostedPruner | None = None
+        #: what the last update of the masks changed
+        self.event: MaskUpdate | None = None
 
     # ------------------------------------------------------------------------------------ what NNI asks of a pruner
 
@@ -238,8 +242,7 @@ class SpikingDynamicPruner(ScheduledPruner):
             self._update_sparse_goals_by_ratio(self._shape(progress))
 
     def _check_duration(self, max_steps: int | None, max_epochs: int | None) -> None:
-        if self.evaluator is None:
-            raise BadOption("SpikingDynamicPruner trains while it prunes: give it an evaluator")
+        check_evaluator(self.evaluator, max_steps)
         if max_steps is None and max_epochs is None:
             raise BadOption("compress() needs max_steps or max_epochs: structure is learned while the model trains")
         if max_steps is not None and max_steps < self._last_update:
@@ -247,10 +250,10 @@ class SpikingDynamicPruner(ScheduledPruner):
                 f"max_steps={max_steps} ends before the last update of the masks at step {self._last_update} "
                 f"(start_step + interval_steps x total_times): train longer, or lower one of them"
             )
-        check_evaluator(self.evaluator, max_steps)
 
     def _after_step(self) -> None:
-        if self.dynamic is not None and self.dynamic.step() is not None:
+        if self.dynamic is not None and (event := self.dynamic.step()) is not None:
+            self.event = event
             self._hand_over()
 
     def _finish(self) -> None:

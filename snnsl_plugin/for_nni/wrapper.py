@@ -16,7 +16,6 @@ from snnsl_plugin.core.layer import State
 #: How NNI knows that gradients are to reach masked weights too: the value of `apply_method`.
 DENSE_GRADIENT = "snnsl_dense_gradient"
 _STATE = "_snnsl_"
-_ZERO_SINCE = "_snnsl_zero_since"
 
 
 class LightWrapper(ModuleWrapper):
@@ -117,17 +116,7 @@ def _masked(space: PruningTargetSpace) -> Tensor | None:
     return masked
 
 
-def masked_already(space: PruningTargetSpace) -> None:
-    """Notes that the target is zero wherever its mask is, which holds until somebody changes it in place.
-
-    A forward pass then needs no product, and a network in single-step mode has T of them a sample.
-    """
-    space._wrapper.__dict__[_ZERO_SINCE] = (space._target_name, space.target._version)
-
-
 def _apply_dense_gradient(target: Tensor, space: PruningTargetSpace) -> Tensor:
-    if space._wrapper.__dict__.get(_ZERO_SINCE) == (space._target_name, target._version):
-        return target.view_as(target)
     masked: Tensor = _DenseGradient.apply(target, space.mask)  # type: ignore[no-untyped-call]
     return masked
 

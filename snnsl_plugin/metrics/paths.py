@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -97,9 +98,12 @@ def live_paths(
     with torch.enable_grad(), evaluating(model), _replaced(model, probe, identities):
         with _AveragePooling():
             out = model(x)
-        outputs = out if isinstance(out, tuple | list) else (out,)
+        outputs = tuple(out.values()) if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else (out,)
         if not all(isinstance(output, Tensor) for output in outputs):
-            raise BadOption(f"the model returns {type(out).__name__}; paths end in a tensor or a tuple of tensors")
+            raise BadOption(
+                f"the model returns {type(out).__name__}, and paths end in tensors: let it return a tensor, a tuple "
+                "or a mapping of tensors (a pruner does without paths where it is told paths=False)"
+            )
         ends = [reach(output, generator).sum() for output in outputs if output.requires_grad]
         if ends:
             torch.autograd.backward(torch.stack(ends).sum(), inputs=probe.leaves)
@@ -220,15 +224,9 @@ class _AveragePooling(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(function, "__name__", "")
-        for dimensions in (1, 2, 3):
-            if name == f"max_pool{dimensions}d":
-                return _average(dimensions, *args, **kwargs)
-            if name == f"adaptive_max_pool{dimensions}d":
-                average: Callable[..., Tensor] = getattr(F, f"adaptive_avg_pool{dimensions}d")
-                return average(*args[:2], **{k: v for k, v in kwargs.items() if k == "output_size"})
-        return function(*args, **kwargs)
+        # Every operation of the model comes by here, so it is one look into a table.
+        averaging = _AVERAGING.get(getattr(function, "__name__", ""), function)
+        return averaging(*args, **(kwargs or {}))
 
 
 def _average(
@@ -246,3 +244,15 @@ def _average(
         raise BadOption("max pooling with dilation or indices: its paths are not supported; pool without")
     average: Callable[..., Tensor] = getattr(F, f"avg_pool{dimensions}d")
     return average(x, kernel_size, stride or None, padding, ceil_mode)
+
+
+def _adaptive(dimensions: int, x: Tensor, output_size: int | tuple[int, ...], *_: Any, **__: Any) -> Tensor:
+    average: Callable[..., Tensor] = getattr(F, f"adaptive_avg_pool{dimensions}d")
+    return average(x, output_size)
+
+
+_AVERAGING: dict[str, Callable[..., Any]] = {
+    f"{word}{dimensions}d": partial(function, dimensions)
+    for word, function in (("max_pool", _average), ("adaptive_max_pool", _adaptive))
+    for dimensions in (1, 2, 3)
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,15 +17,21 @@ from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.datasets._splits import Splits
 from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe.nni_pruner import driven
+from snnsl_plugin.recipe.nni_types import NniPruning
 from snnsl_plugin.recipe.options import Choice, build
 from snnsl_plugin.recipe.schema import Dense, Recipe
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.distiller import ReverseDistiller
-from snnsl_plugin.training.loop import Training, scaler_for
+from snnsl_plugin.training.loop import Training, batches, scaler_for
 from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.seeds import derived
 
-_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+if TYPE_CHECKING:
+    from snnsl_plugin.for_nni.driver import DrivenPruner
+    from snnsl_plugin.for_nni.patched_loss import PatchedLoss
+
+_OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class Assembled:
     model: nn.Module
     optimizer: Optimizer
     how: Training
-    pruner: DynamicPruner | None
-    distiller: ReverseDistiller | None
+    pruner: DynamicPruner | DrivenPruner | None
+    distiller: ReverseDistiller | PatchedLoss | None
     scaler: GradScaler
 
 
@@ -104,8 +110,8 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         UsageError: a pattern that matches no layer, a duration out of order, a guide that cannot be loaded, ...
     """
     model = network(recipe, parts.splits)
+    kind = _OPTIMIZERS[recipe.train.optimizer.name]
     options = recipe.train.optimizer.model_dump(exclude={"name"})
-    optimizer = _OPTIMIZERS[recipe.train.optimizer.name](model.parameters(), **options)
     known = {"steps_per_epoch": len(parts.train), "total_steps": len(parts.train) * recipe.train.epochs}
     how = Training(
         epochs=recipe.train.epochs,
@@ -116,15 +122,16 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         label_smoothing=recipe.train.label_smoothing,
         device=device(recipe),
     )
-    return Assembled(
-        parts,
-        model,
-        optimizer,
-        how,
-        _pruner(recipe, model, optimizer, known),
-        _distiller(recipe, parts, known),
-        scaler_for(how),
-    )
+    distiller = _distiller(recipe, parts, known)
+    scaler = scaler_for(how)
+    if isinstance(recipe.pruning, NniPruning):
+        # NNI moves the weights into parameters of its own and makes the optimizer and the loss that train them.
+        example = next(batches(parts.validation, how.device))[0]
+        hosted = driven(recipe.pruning, model, kind, options, seed=recipe.seed, example=example, **known)
+        return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler)
+    optimizer = kind(model.parameters(), **options)
+    pruner = _pruner(recipe, model, optimizer, known)
+    return Assembled(parts, model, optimizer, how, pruner, distiller, scaler)
 
 
 def load_network(run_dir: Path, parts: Data) -> nn.Module:
@@ -155,7 +162,7 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
 
 def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int]) -> DynamicPruner | None:
     pruning = recipe.pruning
-    if isinstance(pruning, Dense):
+    if isinstance(pruning, Dense | NniPruning):
         return None
     rule = pruning.registered_name
     chosen = {option: _built(getattr(pruning, option)) for option in registry.options("rules", rule)}

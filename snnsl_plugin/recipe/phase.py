@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import statistics
 import time
@@ -27,7 +28,9 @@ from snnsl_plugin.tracking.journal import Journal
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate
 from snnsl_plugin.training.loop import batches, fit
+from snnsl_plugin.training.pruner import DynamicPruner
 
+_log = logging.getLogger(__name__)
 OnEvent = Callable[[Event], None]
 
 
@@ -86,9 +89,16 @@ def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
     try:
         if tree["progress"]["result"] is not None:  # killed after its last checkpoint and before result.json
             return {key: tree["progress"][key] for key in fresh}
+        if made.pruner and not isinstance(made.pruner, DynamicPruner):
+            _log.warning(
+                "%s: a pruner of NNI cannot go on from the middle, so the training of the sparse network starts again, "
+                "from the same seed",
+                path.parent,
+            )
+            return fresh
         made.model.load_state_dict(tree["model"])
         made.optimizer.load_state_dict(tree["optimizer"])
-        if made.pruner:
+        if isinstance(made.pruner, DynamicPruner):
             made.pruner.load_state_dict(tree["pruner"])
         if made.distiller:
             made.distiller.load_state_dict(tree["distiller"], made.model)
@@ -240,7 +250,7 @@ def _write(journal: Journal, event: Event) -> None:
 def versions() -> dict[str, str]:
     """What a run was made with."""
     found = {"python": platform.python_version(), "snnsl-plugin": __version__}
-    for name in ("torch", "torchvision", "spikingjelly", "tonic", "numpy", "scikit-learn"):
+    for name in ("torch", "torchvision", "spikingjelly", "tonic", "numpy", "scikit-learn", "nni"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from snnsl_plugin import registry
-from snnsl_plugin.errors import BadOption
-from snnsl_plugin.recipe.options import Block, Choice, bare, build, choice, model, problem, union
-from snnsl_plugin.training.duration import steps
+from snnsl_plugin.recipe.durations import Duration, in_order
+from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
+from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, problem, union
+from snnsl_plugin.recipe.schedule_ends import ends
 
-
-def _duration(text: str) -> str:
-    try:
-        steps(text, total_steps=1, steps_per_epoch=1)
-    except BadOption as error:
-        raise problem(str(error)) from error
-    return text
-
-
-def _ends(low: float, high: float, *, open_below: bool = False) -> Callable[[Choice], Choice]:
-    """A check of both ends of a schedule; the values between lie between them."""
-    allowed = f"{'(' if open_below else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
-
-    def check(chosen: Choice) -> Choice:
-        schedule = build("schedules", chosen)
-        for done, end in ((0.0, "first"), (1.0, "last")):
-            value = schedule(done)
-            if not low <= value <= high or (open_below and value == low):
-                key = end if end in type(chosen).model_fields else "value"
-                raise problem(f"is {value:g}; it must be in {allowed}", key)
-        return chosen
-
-    return check
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: What the options of a rule must stay within, by name; a rule checks the same at each update.
-_RANGES = {"density": _ends(0, 1, open_below=True), "swap": _ends(0, 1), "threshold": _ends(0, float("inf"))}
+_RANGES = {"density": ends(0, 1, open_below=True), "swap": ends(0, 1), "threshold": ends(0, float("inf"))}
 
 if TYPE_CHECKING:
     Encoder: TypeAlias = Choice
@@ -143,11 +117,7 @@ class Pruning(Choice):
 
     @model_validator(mode="after")
     def _in_order(self) -> Pruning:
-        if self.every and not _amount(self.every)[0]:
-            raise problem(f"is {self.every!r}: masks need at least one step between two updates", "every")
-        (start, unit), (until, other) = _amount(self.start), _amount(self.until)
-        if until == 0 or (unit == other and until <= start):
-            raise problem(f"is {self.until!r}, which is not after start ({self.start!r})", "until")
+        in_order(self.start, self.until, self.every)
         return self
 
 
@@ -177,13 +147,13 @@ class Tracking(Block):
 
 if TYPE_CHECKING:
     AnyData: TypeAlias = Data
-    AnyPruning: TypeAlias = Dense | Pruning
+    AnyPruning: TypeAlias = Dense | Pruning | NniPruning
 else:
     AnyData = union("data set", [model("datasets", name, Data) for name in registry.names("datasets")])
     _RULES = [
         model("rules", name, Pruning, tag="type", prefix="snnsl.", checks=_RANGES) for name in registry.names("rules")
     ]
-    AnyPruning = union("pruning type", [Dense, *_RULES], tag="type")
+    AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES], tag="type")
 
 
 def _mention_extends(schema: dict[str, Any]) -> None:
@@ -214,7 +184,13 @@ class Recipe(Block):
     """Train the dense network as well, from the same seed, to compare with."""
     tracking: Tracking = Tracking()
 
-
-def _amount(duration: str) -> tuple[float, str]:
-    unit = duration.lstrip("0123456789.")
-    return float(duration.removesuffix(unit)), unit
+    @model_validator(mode="after")
+    def _average_can_follow(self) -> Recipe:
+        guide = self.distillation.guide if self.distillation else None
+        if isinstance(self.pruning, Slim) and getattr(guide, "ema", None) is not None:
+            raise problem(
+                "an average (ema) cannot follow a network to which NNI's SlimPruner adds parameters on the way: leave "
+                "ema out, or choose another pruning type",
+                "distillation",
+            )
+        return self

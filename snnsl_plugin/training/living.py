@@ -100,7 +100,10 @@ class Living:
 
     def _seen(self) -> Tensor:
         if self.example is None:
-            raise MissingStatistic("the pruner saw no forward pass of its model: train it, or set paths=False")
+            raise MissingStatistic(
+                "the pruner saw no forward pass of its model (a training step that calls a part of it, such as "
+                "self.net(x), goes past it): call the model, or set paths=False"
+            )
         return self.example
 
     @torch.no_grad()

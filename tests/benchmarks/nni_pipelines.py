@@ -49,15 +49,14 @@ def dynamic(**options):
     return line
 
 
-# The line that differs, and what else an entry of the config says: by default each layer keeps its own 5 %.
+# The line that differs, and what else the entry of the config says.
 LINES = {
     "AGPPruner(LevelPruner)": (agp, {}),
     "SpikingDynamicPruner": (dynamic(), {}),
-    "SpikingDynamicPruner, no swap": (dynamic(swap=None), {}),
+    "SpikingDynamicPruner, swap=None": (dynamic(swap=None), {}),
+    "SpikingDynamicPruner, distribution=None": (dynamic(distribution=None), {}),
     "AGPPruner(LevelPruner), global_group_id": (agp, {"global_group_id": 0}),
     "SpikingDynamicPruner, global_group_id": (dynamic(), {"global_group_id": 0}),
-    "SpikingDynamicPruner, erk": (dynamic(distribution="erk"), {}),
-    "SpikingDynamicPruner, erk, no swap": (dynamic(distribution="erk", swap=None), {}),
     "no pruner": None,
 }
 

@@ -125,10 +125,10 @@ def test_a_pruner_and_a_distiller_work_together_in_both_orders(name):
         head.unwrap_model()
         results.append((pruner.get_masks(), [p.detach().clone() for p in model.parameters()]))
         assert pruner.dynamic.born > 0
+        assert pruner.dynamic.density == round(0.3 * 646) / 646
     (masks, weights), (other_masks, other_weights) = results
     assert all(torch.equal(masks[n]["weight"], other_masks[n]["weight"]) for n in masks)
     assert all(torch.equal(one, other) for one, other in zip(weights, other_weights, strict=True))
-    assert int(masks["4"]["weight"].sum()) == 432 - int(432 * 0.7)
 
 
 def test_it_teaches_beside_a_pruner_of_nni():

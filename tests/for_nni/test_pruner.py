@@ -11,6 +11,7 @@ from nni.compression import TorchEvaluator
 from nni.compression.pruning import AGPPruner, LevelPruner
 from torch import nn
 
+from snnsl_plugin import registry
 from snnsl_plugin.anatomy import reset_, weight_layers
 from snnsl_plugin.core import schedules
 from snnsl_plugin.errors import BadOption, NothingMatched, SnnslError, UnknownName
@@ -48,13 +49,23 @@ def kept(masks):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.37, 0.8, 0.953])
-def test_every_layer_ends_with_exactly_the_weights_that_level_pruner_would_keep(ratio):
+def test_without_a_distribution_every_layer_keeps_exactly_what_level_pruner_keeps(ratio):
     config = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": ratio}]
-    _, masks = pruner_of(conv_net(), config).compress(max_steps=15, max_epochs=None)
+    _, masks = pruner_of(conv_net(), config, distribution=None).compress(max_steps=15, max_epochs=None)
     model = conv_net()
     agp = AGPPruner(LevelPruner(model, config, evaluator_of(model)), interval_steps=3, total_times=4)
     _, level = agp.compress(max_steps=15, max_epochs=None)
     assert kept(masks) == {name: size - int(size * ratio) for name, size in SIZES.items()} == kept(level)
+
+
+@pytest.mark.parametrize("distribution", registry.names("distributions"))
+@pytest.mark.parametrize("ratio", [0.37, 0.8, 0.91])
+def test_every_layer_ends_with_exactly_what_its_distribution_asks_for(ratio, distribution):
+    config = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": ratio}]
+    pruner = pruner_of(conv_net(), config, distribution=distribution)
+    _, masks = pruner.compress(max_steps=15, max_epochs=None)
+    assert kept(masks) == pruner.dynamic.requested
+    assert sum(kept(masks).values()) == round((1 - ratio) * sum(SIZES.values()))
 
 
 def test_connections_that_were_dead_live_again():
@@ -95,12 +106,14 @@ def test_weights_are_sparse_after_unwrapping_and_those_of_nni_are_not():
     assert int((other[7].weight != 0).sum()) > SIZES["7"] - int(0.8 * SIZES["7"])
 
 
-def test_a_group_shares_one_budget_by_its_distribution():
-    config = [
-        {"op_types": ["Conv2d"], "sparse_ratio": 0.8, "distribution": "erk"},
-        {"op_types": ["Linear"], "sparse_ratio": 0.5},
-    ]
-    _, masks = pruner_of(conv_net(), config).compress(max_steps=15, max_epochs=None)
+@pytest.mark.parametrize("place", ["habit", "option", "entry"])
+def test_the_layers_of_an_entry_share_its_budget(place):
+    config = [{"op_types": ["Conv2d"], "sparse_ratio": 0.8}, {"op_types": ["Linear"], "sparse_ratio": 0.5}]
+    options = {"distribution": "erk"} if place == "option" else {}
+    if place == "entry":
+        config[0]["distribution"] = "erk"
+        options["distribution"] = None
+    _, masks = pruner_of(conv_net(), config, **options).compress(max_steps=15, max_epochs=None)
     found = kept(masks)
     assert found["7"] == 80
     assert found["0"] + found["4"] == round(0.2 * 54 + 0.2 * 432)
@@ -112,6 +125,8 @@ def test_a_global_group_id_ranks_its_layers_together_as_nni_does():
     _, masks = pruner_of(conv_net(), config).compress(max_steps=15, max_epochs=None)
     found = kept(masks)
     assert sum(found.values()) == round(0.2 * sum(SIZES.values()))
+    uniform = pruner_of(conv_net(), config, distribution=None).compress(max_steps=15, max_epochs=None)[1]
+    assert kept(uniform) == found  # the group is the config's own word
     assert any(found[name] != round(0.2 * size) for name, size in SIZES.items())
 
 

@@ -92,7 +92,8 @@ CHANGED = {
         "snnsl.drop_grow",
         "drop_grow",
         "10:3: pruning.type: unknown pruning type 'drop_grow'; did you mean 'snnsl.drop_grow'? "
-        "(known: dense, snnsl.drop_grow, snnsl.stds)",
+        "(known: dense, nni.agp_level, nni.agp_taylor, nni.fpgm, nni.l1_norm, nni.l2_norm, nni.level, "
+        "nni.linear_l1_norm, nni.movement, nni.slim, nni.spiking_dynamic, nni.taylor, snnsl.drop_grow, snnsl.stds)",
     ),
     "unknown criterion": (
         "{name: magnitude}",
