@@ -85,8 +85,8 @@ class SpikingDynamicPruner(ScheduledPruner):
         >>> config_list = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]
         >>> pruner = SpikingDynamicPruner(model, config_list, evaluator, interval_steps=5, total_times=4)
         >>> _, masks = pruner.compress(max_steps=30, max_epochs=None)
-        >>> int(masks["0"]["weight"].sum()), int(masks["2"]["weight"].sum())
-        (32, 8)
+        >>> [int(masks[name]["weight"].sum()) for name in ("0", "2")]  # half of 64 + 16
+        [25, 15]
     """
 
     def __init__(
