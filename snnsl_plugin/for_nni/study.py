@@ -79,6 +79,7 @@ def open_study(optimize_mode: Any, storage: Any, study_name: Any) -> optuna.Stud
 def _in_database(optimize_mode: str, storage: Any, study_name: str) -> optuna.Study:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     try:
         url = make_url(storage)
@@ -90,7 +91,9 @@ def _in_database(optimize_mode: str, storage: Any, study_name: str) -> optuna.St
         raise BadOption(f"storage {shown!r} must have an absolute path, e.g. sqlite:////home/me/study.db")
     direction = StudyDirection[optimize_mode.upper()]
     try:
-        study = optuna.create_study(direction=direction, storage=storage, study_name=study_name, load_if_exists=True)
+        # Nobody closes a study, so its connections are not kept open between two questions.
+        opened = optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
+        study = optuna.create_study(direction=direction, storage=opened, study_name=study_name, load_if_exists=True)
     except ImportError as error:
         raise MissingExtra(f"storage {shown!r}: the driver of this database is absent ({error}); install it") from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
