@@ -19,9 +19,10 @@ from snnsl_plugin.core.layer import Schedule
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import config
 from snnsl_plugin.for_nni.choices import ramp_to_goal
-from snnsl_plugin.for_nni.evaluators import AutoReset, check_evaluator, ending, resetting, with_optimizer
+from snnsl_plugin.for_nni.evaluators import check_evaluator, ending, with_optimizer
 from snnsl_plugin.for_nni.hosted import HostedPruner
 from snnsl_plugin.for_nni.plan import bound_options, check_ratios, weights_to_prune
+from snnsl_plugin.for_nni.resetting import AutoReset, resetting
 from snnsl_plugin.for_nni.wrapper import lighten_
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.options import bind_rule
