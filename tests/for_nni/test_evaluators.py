@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
     # NNI patches the step of an optimizer that a scheduler has already wrapped.
     pytest.mark.filterwarnings("ignore:Seems like `optimizer.step..` has been overridden:UserWarning"),
+    # SpikingJelly's neurons share one surrogate function, which another test's network may have put in eval mode.
+    pytest.mark.filterwarnings("ignore:Found . module.s. in eval mode at the start of training"),
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"),
 ]
 EPOCH, STEPS, EVERY, TIMES = 11, 22, 3, 6

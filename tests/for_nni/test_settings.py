@@ -1,6 +1,3 @@
-import copy
-
-import pytest
 import torch
 from networks import batch, conv_net
 from nni.compression.base.setting import PruningSetting
@@ -10,12 +7,6 @@ from torch import nn
 
 from snnsl_plugin.anatomy import is_neuron, reset_
 from snnsl_plugin.for_nni import register_settings
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was(monkeypatch):
-    stock = {name: copy.deepcopy(each) for name, each in PruningSetting.registry.items() if hasattr(nn, name)}
-    monkeypatch.setattr(PruningSetting, "registry", stock)
 
 
 class MyConv(nn.Conv2d):
