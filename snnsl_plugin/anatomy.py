@@ -11,7 +11,7 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.utils import parametrize
 
-from snnsl_plugin.errors import NothingMatched, did_you_mean
+from snnsl_plugin.errors import BadOption, NothingMatched, did_you_mean
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 WeightLayer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -73,7 +73,12 @@ def parameter_of(module: nn.Module, name: str = "weight") -> nn.Parameter:
         name: its attribute, e.g. `weight`.
     """
     if parametrize.is_parametrized(module, name):
-        beneath: nn.Parameter = module.parametrizations[name].original  # type: ignore[index,union-attr]
+        beneath: object = getattr(module.parametrizations[name], "original", None)  # type: ignore[index]
+        if not isinstance(beneath, nn.Parameter):
+            raise BadOption(
+                f"the {name} of {module} is put together from several parameters, as by weight_norm: remove that "
+                "parametrization, or exclude the layer"
+            )
         return beneath
     # NNI moves a parameter into a child and leaves a buffer, the masked weight, in its place.
     wrapper = getattr(module, "_nni_wrapper", None)

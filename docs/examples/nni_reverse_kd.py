@@ -86,8 +86,7 @@ def main():
         origin_loss_lambda=0.7,
     )
     distiller.compress(max_steps=None, max_epochs=chosen.epochs)
-    distiller.unwrap_model()
-    distiller.unwrap_teacher_model()
+    distiller.unwrap_model()  # and its teacher
     regrown = pruner.dynamic.born
     print(f"learner  density {pruner.dynamic.density:.4f}  accuracy {accuracy(learner, test):.4f}  regrown {regrown:,}")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nni.compression.base.config import default_config_schema, select_modules_by_config
+from nni.compression.base.config import default_config_schema
 from schema import Optional, Schema, SchemaError
-from torch import nn
 
-from snnsl_plugin.errors import BadOption, NothingMatched, SnnslError, did_you_mean
+from snnsl_plugin.errors import BadOption, SnnslError
 from snnsl_plugin.for_nni.choices import chosen
 
 #: own key of an entry for a pruner -> kind of the registry
 PRUNER_KEYS = {"criterion": "criteria", "growth": "growth", "distribution": "distributions"}
+#: what a compressor may take of a module, by how it begins
+_TARGETS = {"pruning": ("weight", "bias"), "distillation": ("_output_",)}
 _NOT_OURS = {
     "sparse_threshold": "its density would be an outcome: choose rule='stds' with a threshold schedule",
     "max_sparse_ratio": "give layers that need another ratio an entry of their own",
@@ -35,13 +36,38 @@ def validate(config_list: list[dict[str, Any]], mode: str, keys: Mapping[str, Ca
     Raises:
         BadOption: with NNI's own words, or ours for our keys.
     """
+    if (
+        not isinstance(config_list, list)
+        or not all(isinstance(entry, dict) for entry in config_list)
+        or not config_list
+    ):
+        raise BadOption(f"config_list={config_list!r}: give a list of dicts, e.g. [{{'op_types': ['Conv2d'], ...}}]")
     known = dict(default_config_schema(mode).schema)
+    for key in [key for key in known if getattr(key, "schema", key) in keys]:
+        del known[key]
     schema = Schema(known | {Optional(key): _Checked(check) for key, check in keys.items()})
     for entry in config_list:
         try:
             schema.validate(entry)
         except SchemaError as error:
             raise BadOption(f"config entry {entry!r}: {_sentence(error)}") from error
+        wrong = [name for name in entry.get("target_names", []) if not name.startswith(_TARGETS[mode])]
+        if wrong:
+            raise BadOption(
+                f"config entry {entry!r}: {wrong[0]!r} is no target here, choose among {', '.join(_TARGETS[mode])}"
+            )
+
+
+def with_float_lambda(config_list: Any) -> Any:
+    """The same entries with `lambda` as a float: NNI's schema takes a whole number, and its setter asserts on one."""
+    if not isinstance(config_list, list):
+        return config_list
+    return [
+        entry | {"lambda": float(entry["lambda"])}
+        if isinstance(entry, dict) and isinstance(entry.get("lambda"), int) and not isinstance(entry["lambda"], bool)
+        else entry
+        for entry in config_list
+    ]
 
 
 def pruner_keys() -> dict[str, Callable[[Any], Any]]:
@@ -77,28 +103,6 @@ def refuse_foreign(config_list: list[dict[str, Any]]) -> None:
             )
 
 
-def entries_by_module(model: nn.Module, config_list: list[dict[str, Any]]) -> dict[str, int]:
-    """Which entry selects a module, by NNI's module name; the first that does, as in NNI.
-
-    Raises:
-        NothingMatched: an entry that selects no module, or names one that the model does not have.
-    """
-    found: dict[str, int] = {}
-    modules = [name for name, _ in model.named_modules()]
-    for index, entry in enumerate(config_list):
-        for name in entry.get("op_names", []):
-            if name not in modules:
-                raise NothingMatched(f"config entry {entry!r} names {name!r}, no module{did_you_mean(name, modules)}")
-        selected = select_modules_by_config(model, entry)[0]
-        if not selected:
-            raise NothingMatched(
-                f"config entry {entry!r} selects no module: look names and types up in model.named_modules()"
-            )
-        for name in selected:
-            found.setdefault(name, index)
-    return found
-
-
 class _Checked:
     """A value of ours inside NNI's schema."""
 
@@ -114,4 +118,6 @@ class _Checked:
 
 
 def _sentence(error: SchemaError) -> str:
-    return "; ".join(line for line in dict.fromkeys(error.code.splitlines()) if line)
+    lines = [line.strip() for line in dict.fromkeys(error.code.splitlines()) if line.strip()]
+    said = " ".join(lines)
+    return f"{said} (write {float(1)} for 1)" if "instance of 'float'" in said else said

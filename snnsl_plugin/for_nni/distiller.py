@@ -17,8 +17,9 @@ from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import config
 from snnsl_plugin.for_nni.answers import Answering, Predict, labels_of
-from snnsl_plugin.for_nni.evaluators import check_evaluator, ending
-from snnsl_plugin.for_nni.lessons import DISTILLER_KEYS, Matched, Softened, check_guide, guide_for
+from snnsl_plugin.for_nni.evaluators import check_evaluator, clean_end, ending
+from snnsl_plugin.for_nni.lessons import DISTILLER_KEYS, Matched, Softened, check_guide, check_number, guide_for
+from snnsl_plugin.for_nni.selection import check_unwrapped, entries_by_module
 from snnsl_plugin.for_nni.wrapper import lighten_
 
 
@@ -72,16 +73,29 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
         steps_per_epoch: int | None = None,
     ) -> None:
         self._guide = check_guide(guide, model, teacher_model, teacher_predict)
+        if existed_wrappers is None:
+            check_unwrapped(model, "model", "unwrap it, or make this distiller by from_compressor(...)")
+        if teacher_model is not None:
+            check_unwrapped(teacher_model, "teacher_model", "unwrap it first")
+        for word, function in (("teacher_predict", teacher_predict), ("labels", labels)):
+            if function is not None and not callable(function):
+                raise BadOption(f"{word}={function!r} is no function: it takes a batch")
+        check_number("origin_loss_lambda", origin_loss_lambda)
+        config_list = config.with_float_lambda(config_list)
         self._labels = labels
         self._known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
         super().__init__(
             model, config_list, evaluator, teacher_model, teacher_predict, origin_loss_lambda, existed_wrappers
         )
-        self._lessons = {
-            (module, target): self._lesson(module, target, space)
-            for module, targets in self._target_spaces.items()
-            for target, space in targets.items()
-        }
+        try:
+            self._lessons = {
+                (module, target): self._lesson(module, target, space)
+                for module, targets in self._target_spaces.items()
+                for target, space in targets.items()
+            }
+        except BaseException:
+            self.unwrap_model()  # who is refused gets both networks back as they were
+            raise
         for space in (*self._learned(), *self._taught()):
             space._buffer_mode = "append"  # one tensor a time step where the network loops over time
         self._step = 0
@@ -117,6 +131,12 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
             lighten_(self._module_wrappers)
         super().wrap_model()
 
+    def unwrap_model(self) -> None:
+        """Unwraps the learner, and the teacher, who may then teach somewhere else."""
+        super().unwrap_model()
+        if self.teacher_model is not None and self._teacher_is_wrapped:
+            self.unwrap_teacher_model()
+
     def compute_distill_loss(self) -> Tensor | None:
         """The guide's part of the loss of the batch at hand, a scalar; None where the guide says nothing yet."""
         parts = []
@@ -131,7 +151,7 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
 
     def _validate_config(self) -> None:
         config.validate(self.config_list, "distillation", DISTILLER_KEYS)
-        self._entries = config.entries_by_module(self.bound_model, self.config_list)
+        self._entries = entries_by_module(self.bound_model, self.config_list, pruning=False)
 
     def _register_teacher_wrappers(self) -> tuple[dict[str, ModuleWrapper], dict[str, Any]]:
         if self.teacher_model is None:
@@ -155,10 +175,15 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
         if max_steps is None and max_epochs is None:
             raise BadOption("compress() needs max_steps or max_epochs: a guide teaches while the model trains")
         check_evaluator(self.evaluator, max_steps)
-        return super().compress(max_steps, max_epochs)
+        if not self._is_wrapped:
+            raise BadOption("the model is not wrapped: call wrap_model() before compress()")
+        with clean_end(self.evaluator, self.fused_compressors):
+            return super().compress(max_steps, max_epochs)
 
     def _fuse_preprocess(self, evaluator: Evaluator) -> None:
         self._end()
+        if self.teacher_model is not None and not self._teacher_is_wrapped:
+            self.wrap_teacher_model()
         self._step = 0
         self._observe()
         # What a validation leaves behind is of no use, and would pile up.
@@ -190,6 +215,10 @@ class ReverseKDDistiller(TeacherModelBasedDistiller):
     def _lesson(self, module: str, target: str, space: DistillationTargetSpace) -> Softened | Matched:
         entry = self.config_list[self._entries[module]]
         teacher = None
+        if self.teacher_model is None and "link" in entry:
+            raise BadOption(
+                f"link={entry['link']!r} of module {module!r} names a teacher's module: there is no teacher"
+            )
         if self.teacher_model is not None:
             if len(space.link) != 1:
                 raise BadOption(f"module {module!r} has the links {space.link}: one guide teaches at a time, link one")

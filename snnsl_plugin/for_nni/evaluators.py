@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import nni
@@ -171,6 +172,26 @@ def ending(evaluator: Evaluator, end: Callable[[], None]) -> None:
             raise
 
     evaluator.train = watched
+
+
+@contextmanager
+def clean_end(evaluator: Evaluator, compressors: Sequence[Any]) -> Iterator[None]:
+    """Whatever raises inside, the evaluator is unbound afterwards and no hook of ours is left.
+
+    Args:
+        evaluator: of a compressor that begins.
+        compressors: all that are fused; those of ours have a `_finish()`.
+    """
+    try:
+        yield
+    except BaseException:
+        vars(evaluator).pop("train", None)
+        for compressor in compressors:
+            if hasattr(compressor, "_finish"):
+                compressor._finish()
+        if evaluator.model is not None:
+            evaluator.unbind_model()
+        raise
 
 
 def _at_configuration(model: Any, begin: Callable[[Optimizer], None]) -> None:

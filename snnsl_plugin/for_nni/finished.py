@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,17 +25,28 @@ class Finished(NamedTuple):
         return cls(trial.user_attrs.get("parameters"), float(trial.values[0]), trial.user_attrs.get("nni_trial"))
 
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Finished:
-        """A record that NNI exports: `{"parameter": {...}, "value": ..., "trialJobId": ...}`.
+    def read(cls, record: Any) -> Finished:
+        """A record that NNI exports: `{"parameter": {...}, "value": ..., "trialJobId": ...}`, or its JSON text.
 
         Raises:
-            BadOption: the result is not a finite number.
+            BadOption: it is something else, or the result is not a finite number.
         """
+        if isinstance(record, str):
+            try:
+                record = json.loads(record)
+            except ValueError as error:
+                raise BadOption(f"it is not JSON: {error}") from error
+        if not isinstance(record, Mapping):
+            raise BadOption('it is not {"parameter": {...}, "value": ...}')
+        if "value" not in record:
+            raise BadOption('it has no "value"')
         value = record["value"]
         own = value.get("parameters") if isinstance(value, Mapping) else None
         reward = reward_of(value)
         if not math.isfinite(reward):
             raise BadOption("its result is not finite")
+        if own is None and "parameter" not in record:
+            raise BadOption('it has no "parameter"')
         return cls(record["parameter"] if own is None else own, reward, record.get("trialJobId"))
 
     def is_same(self, other: Finished) -> bool:

@@ -9,6 +9,7 @@ from nni.compression.base.target_space import PruningTargetSpace
 from torch import Tensor
 
 from snnsl_plugin.core.layer import Distribution, Layer
+from snnsl_plugin.errors import BadOption
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Goals:
             outside = sum(layer.weight.numel() for layer in inside if not layer.prunable)
             kept = round(sum((1.0 - self._ratio(name)) * self._sizes[name] for name in sorted(group.layers)))
             shared = group.distribution(inside, {n: s for n, s in scores.items() if n in group.layers}, outside + kept)
+            if missing := sorted(group.layers - shared.keys()):
+                raise BadOption(f"the distribution gives no count for layer {missing[0]!r}: it must give one for each")
             counts.update({name: shared[name] for name in group.layers})
         return counts
 

@@ -62,9 +62,8 @@ class HostedPruner(DynamicPruner):
     @torch.no_grad()
     def _unmount(self) -> None:
         for name, space in self._spaces.items():
-            if self._rule.effective:
-                self._weights[name].copy_(self._effective(name))
-                plain_(space)
+            self._weights[name].copy_(self._effective(name) * self._mask(name))
+            plain_(space)
 
     def _follow(self) -> None:
         # Whoever moves the model after NNI has wrapped it moves buffers into new tensors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,16 @@ from snnsl_plugin.for_nni.choices import chosen
 from snnsl_plugin.training.distiller import ReverseDistiller
 
 Labels = Callable[[Any], Tensor | None]
+
+
+def check_number(word: str, value: Any) -> None:
+    """Refuses what is no finite number of at least 0.
+
+    Raises:
+        BadOption: with the word and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise BadOption(f"{word}={value!r} must be a finite number of at least 0")
 
 
 def _number(word: str) -> Callable[[Any], None]:
@@ -39,6 +50,7 @@ DISTILLER_KEYS: dict[str, Callable[[Any], Any]] = {
     "logit_scale": _number("logit_scale"),
     "divergence": lambda value: chosen("divergences", value),
     "per_step": _flag,
+    "lambda": lambda value: check_number("lambda", value),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nni.compression.base.target_space import PruningTargetSpace
@@ -19,18 +19,60 @@ from snnsl_plugin.training.options import kind_of
 TargetSpaces = Mapping[str, Mapping[str, PruningTargetSpace]]
 
 
-def weights_to_prune(model: nn.Module, spaces: TargetSpaces) -> dict[str, PruningTargetSpace]:
+def check_whole(least: int, **given: Any) -> None:
+    """Refuses what is no whole number of at least so much; None passes.
+
+    Raises:
+        BadOption: with the name and the value.
+    """
+    for word, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise BadOption(f"{word}={value!r} must be a whole number of at least {least}")
+
+
+def check_schedule(schedule: Any, rule: str) -> None:
+    """Refuses a schedule for a rule whose density is an outcome.
+
+    Raises:
+        BadOption: with the rule.
+    """
+    if schedule is not None and "density" not in registry.options("rules", rule):
+        raise BadOption(
+            f"schedule={schedule!r} says when sparse_ratio is reached, and rule {rule!r} has none: leave it out"
+        )
+
+
+def steps_of(habit: str) -> int:
+    """A rule's own interval in optimizer steps.
+
+    Raises:
+        BadOption: it is in epochs or per cent, which NNI does not know.
+    """
+    if not habit.endswith("it"):
+        raise BadOption(f"the rule updates every {habit}, and NNI counts steps: give interval_steps")
+    return int(habit.removesuffix("it"))
+
+
+def weights_to_prune(
+    model: nn.Module, spaces: TargetSpaces, selected: Collection[str]
+) -> dict[str, PruningTargetSpace]:
     """The targets that are weights of convolutions or linear layers, by dotted module name.
 
     Args:
         model: wrapped; its names are those inside DistributedDataParallel, where NNI's begin with `module.`.
         spaces: of the pruner, by NNI's module name and target name.
+        selected: NNI's names of all modules that the config list selects.
 
     Raises:
         BadOption: a target that has no connections to prune.
         NothingMatched: there is no weight among the targets.
     """
     names = {id(layer): name for name, layer in weight_layers(model).items()}
+    if taken := [name for name in selected if not spaces.get(name)]:
+        raise BadOption(
+            f"{taken[0]!r} belongs to the pruner that this one is made from, and NNI would leave it there: leave it "
+            "out of the new config list, or make this pruner anew"
+        )
     found = {}
     for module_name, targets in spaces.items():
         for target, space in targets.items():
@@ -99,6 +141,7 @@ def bound_options(
             bound[key] = by_layer(
                 {name: _function(key, entry[key]) if key in entry else default for name, entry in entries.items()}
             )
+    _check_shares(rule, entries, spaces, known)
     if "density" in known:
         habit = known["distribution"].default if "distribution" in known else None
         groups = _groups(entries, spaces, bound.get("distribution", habit))
@@ -108,6 +151,21 @@ def bound_options(
         if "distribution" in known:
             bound["distribution"] = goals.counts
     return bound
+
+
+def _check_shares(
+    rule: str,
+    entries: Mapping[str, Mapping[str, Any]],
+    spaces: Mapping[str, PruningTargetSpace],
+    known: Mapping[str, Any],
+) -> None:
+    if "distribution" in known:
+        return
+    for name, entry in entries.items():
+        if "distribution" in entry or spaces[name].global_group_id is not None:
+            raise BadOption(f"rule {rule!r} shares no budget: leave distribution and global_group_id of {name!r} out")
+    if len({space.sparse_ratio for space in spaces.values()}) > 1:
+        raise BadOption(f"rule {rule!r} has one density for all layers: give all entries the same sparse_ratio")
 
 
 def _dynamic(known: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,18 @@ from snnsl_plugin.core.layer import Schedule
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import config
 from snnsl_plugin.for_nni.choices import ramp_to_goal
-from snnsl_plugin.for_nni.evaluators import check_evaluator, ending, with_optimizer
+from snnsl_plugin.for_nni.evaluators import check_evaluator, clean_end, ending, with_optimizer
 from snnsl_plugin.for_nni.hosted import HostedPruner
-from snnsl_plugin.for_nni.plan import bound_options, check_ratios, weights_to_prune
+from snnsl_plugin.for_nni.plan import (
+    bound_options,
+    check_ratios,
+    check_schedule,
+    check_whole,
+    steps_of,
+    weights_to_prune,
+)
 from snnsl_plugin.for_nni.resetting import AutoReset, resetting
+from snnsl_plugin.for_nni.selection import check_unwrapped, entries_by_module
 from snnsl_plugin.for_nni.wrapper import lighten_
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.options import bind_rule
@@ -51,7 +59,8 @@ class SpikingDynamicPruner(ScheduledPruner):
         total_times: how many updates there are; after the last one the masks stay.
         existed_wrappers: for `from_compressor`.
         rule: a rule of the registry.
-        schedule: the share of `sparse_ratio` over progress, a registered name, a mapping or a function that ends at 1;
+        schedule: the share of `sparse_ratio` over progress, a registered name, a mapping or a function that ends at 1,
+            `cubic` where omitted;
             `constant` starts sparse, from random masks. Where AGPPruner or LinearPruner hold this pruner, theirs
             counts.
         start_step: the optimizer step from which on the schedule runs.
@@ -100,7 +109,7 @@ class SpikingDynamicPruner(ScheduledPruner):
         existed_wrappers: dict[str, ModuleWrapper] | None = None,
         *,
         rule: str = "drop_grow",
-        schedule: Any = "cubic",
+        schedule: Any = None,
         start_step: int = 0,
         newborn_v: str = "zero",
         sample_every: int = 10,
@@ -109,29 +118,34 @@ class SpikingDynamicPruner(ScheduledPruner):
         auto_reset: AutoReset = "never",
         **options: Any,
     ) -> None:
-        self._shape: Schedule = ramp_to_goal(schedule)
+        check_whole(1, interval_steps=interval_steps, total_times=total_times, sample_every=sample_every)
+        check_whole(0, start_step=start_step, seed=seed)
+        check_schedule(schedule, rule)
         if auto_reset not in ("never", "forward", "step"):
             raise BadOption(f"auto_reset={auto_reset!r}: choose 'never', 'forward' or 'step'")
+        if not isinstance(paths, bool):
+            raise BadOption(f"paths={paths!r} must be True or False")
+        if existed_wrappers is None:
+            check_unwrapped(model, "model", "unwrap it, or make this pruner by from_compressor(...)")
+        self._shape: Schedule = ramp_to_goal("cubic" if schedule is None else schedule)
         super().__init__(model, config_list, evaluator, existed_wrappers)
-        self._spaces = weights_to_prune(model, self._target_spaces)
-        check_ratios(self._spaces, rule)
-        self._init_sparse_goals()
-        self._driven = False
+        self._driven = self._running = self._over = False
         self._rule = rule
-        self._options = bound_options(rule, options, model, self._entry_of(), self._spaces, self._move)
-        habit = bind_rule(rule, self._options, counted=lambda counts: None).every
-        self._update_sparse_goals_by_ratio(1.0)  # the check above has moved them
-        self.interval_steps = int(habit.removesuffix("it")) if interval_steps is None else interval_steps
-        self.total_times, self._start = total_times, start_step
-        if self.interval_steps < 1 or total_times < 1 or start_step < 0:
-            raise BadOption(
-                f"interval_steps={interval_steps}, total_times={total_times}, start_step={start_step}: there must be "
-                "at least one step, one update, and a start that is not negative"
-            )
         self._kept_options = {"newborn_v": newborn_v, "sample_every": sample_every, "seed": seed, "paths": paths}
         self._auto_reset = auto_reset
         self._end_reset: Callable[[], None] = lambda: None
-        self._running = False
+        try:
+            self._spaces = weights_to_prune(model, self._target_spaces, self._entries)
+            check_ratios(self._spaces, rule)
+            self._init_sparse_goals()
+            self._options = bound_options(rule, options, model, self._entry_of(), self._spaces, self._move)
+            habit = bind_rule(rule, self._options, counted=lambda counts: None).every
+            self.interval_steps = steps_of(habit) if interval_steps is None else interval_steps
+        except BaseException:
+            self.unwrap_model()  # who is refused gets the model back as it was
+            raise
+        self._update_sparse_goals_by_ratio(1.0)  # binding the rule has moved them
+        self.total_times, self._start = total_times, start_step
         #: the pruner of any training loop that does the work; None before `compress()`
         self.dynamic: HostedPruner | None = None
         #: what the last update of the masks changed
@@ -161,7 +175,8 @@ class SpikingDynamicPruner(ScheduledPruner):
             MissingStatistic: the rule asks for what was not recorded.
         """
         self._check_duration(max_steps, max_epochs)
-        return super().compress(max_steps, max_epochs)
+        with clean_end(self.evaluator, self.fused_compressors):
+            return super().compress(max_steps, max_epochs)
 
     def update_sparse_goals(self, current_times: int) -> None:
         """Brings the ratios to the schedule's value after so many updates."""
@@ -174,7 +189,7 @@ class SpikingDynamicPruner(ScheduledPruner):
     def _validate_config(self) -> None:
         config.validate(self.config_list, "pruning", config.pruner_keys())
         config.refuse_foreign(self.config_list)
-        self._entries = config.entries_by_module(self.bound_model, self.config_list)
+        self._entries = entries_by_module(self.bound_model, self.config_list, pruning=True)
 
     def _set_default_sparse_granularity(self, target_space: PruningTargetSpace) -> None:
         return None
@@ -184,6 +199,11 @@ class SpikingDynamicPruner(ScheduledPruner):
 
     def _fuse_preprocess(self, evaluator: Evaluator) -> None:
         self._finish()
+        if self._over:
+            _log.info("structure learning is over: the masks stay while the model trains on")
+            self._end_reset = resetting(evaluator.model, evaluator, self._auto_reset)
+            ending(evaluator, self._finish)
+            return
         # AGPPruner and LinearPruner have set the ratios of their bound pruner by now, and go on to do so.
         self._driven = any(
             space.sparse_ratio != self.sparse_goals[name][target].get("sparse_ratio")
@@ -199,6 +219,8 @@ class SpikingDynamicPruner(ScheduledPruner):
     def _fuse_postprocess(self, evaluator: Evaluator) -> None:
         dynamic = self.dynamic
         self._finish()
+        if self._over:
+            return
         if dynamic is None or dynamic.step_number == 0:
             raise BadOption(
                 "the training function never stepped the optimizer that NNI hands it. NNI gives the wrapped model new "
@@ -213,6 +235,7 @@ class SpikingDynamicPruner(ScheduledPruner):
                 dynamic.until,
                 dynamic.density,
             )
+        self._over = dynamic.step_number >= dynamic.until
 
     # ------------------------------------------------------------------------------------------------------ inside
 
@@ -228,7 +251,7 @@ class SpikingDynamicPruner(ScheduledPruner):
             **self._kept_options,
             **self._options,
         )
-        self._running = True
+        self._optimizer, self._running = optimizer, True
         self._hand_over()
 
     def _entry_of(self) -> dict[str, dict[str, Any]]:
@@ -244,16 +267,23 @@ class SpikingDynamicPruner(ScheduledPruner):
 
     def _check_duration(self, max_steps: int | None, max_epochs: int | None) -> None:
         check_evaluator(self.evaluator, max_steps)
+        check_whole(1, max_steps=max_steps, max_epochs=max_epochs)
+        if not self._is_wrapped:
+            raise BadOption("the model is not wrapped: call wrap_model() before compress()")
         if max_steps is None and max_epochs is None:
             raise BadOption("compress() needs max_steps or max_epochs: structure is learned while the model trains")
-        if max_steps is not None and max_steps < self._last_update:
+        if max_steps is not None and max_steps < self._last_update and not self._over:
             raise BadOption(
                 f"max_steps={max_steps} ends before the last update of the masks at step {self._last_update} "
                 f"(start_step + interval_steps x total_times): train longer, or lower one of them"
             )
 
     def _after_step(self) -> None:
-        if self.dynamic is not None and (event := self.dynamic.step()) is not None:
+        if self.dynamic is None:
+            return
+        # A fused optimizer is stepped by a loss scaler on an overflow too, and skips the step inside.
+        overflow = getattr(self._optimizer, "found_inf", None)
+        if (event := self.dynamic.step(applied=overflow is None or not bool(overflow))) is not None:
             self.event = event
             self._hand_over()
 
@@ -264,6 +294,8 @@ class SpikingDynamicPruner(ScheduledPruner):
             self._running = False
             self.dynamic.finish()
             self._hand_over()
+            if not self._driven:
+                self._update_sparse_goals_by_ratio(1.0)  # where they are left says who moves them next time
 
     def _hand_over(self) -> None:
         """Writes the masks into NNI's buffers."""

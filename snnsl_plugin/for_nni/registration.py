@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -40,10 +42,8 @@ def register_() -> Path:
             is_builtin=False,
             nni_version=None,
         )
-        try:
+        with _writing(path):
             tools.register_algo_meta(meta)
-        except OSError as error:
-            raise _unwritable(path, error) from error
     return path
 
 
@@ -60,10 +60,8 @@ def unregister_() -> Path:
     tools = _tools()
     path, found = _found(tools)
     if found is not None:
-        try:
+        with _writing(path):
             tools.unregister_algo_meta(NAME)
-        except OSError as error:
-            raise _unwritable(path, error) from error
     return path
 
 
@@ -80,11 +78,9 @@ def _found(tools: ModuleType) -> tuple[Path, str | None]:
     """The list, which NNI makes where there is none, and the class that has our name in it."""
     from nni.runtime.config import get_config_file
 
-    try:
+    with _writing(None):
         path = get_config_file("registered_algorithms.yml")
         meta = tools.get_algo_meta(NAME)
-    except OSError as error:
-        raise _unwritable(Path(error.filename or ""), error) from error
     if meta is not None and meta.class_name != _TUNER:
         raise UsageError(
             f"{path}: the name {NAME} belongs to {meta.class_name}; give it up with nnictl algo unregister {NAME}"
@@ -92,6 +88,11 @@ def _found(tools: ModuleType) -> tuple[Path, str | None]:
     return path, meta.class_name if meta else None
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    reason = error.strerror or error
-    return UsageError(f"{path}: cannot be written: {reason}; name another folder in NNI_CONFIG_DIR")
+@contextmanager
+def _writing(path: Path | None) -> Iterator[None]:
+    """Names the list, or where NNI does not know it yet what the system names, if it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = path or Path(error.filename or ""), error.strerror or error
+        raise UsageError(f"{where}: cannot be written: {reason}; name another folder in NNI_CONFIG_DIR") from error

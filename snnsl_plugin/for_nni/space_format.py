@@ -62,7 +62,7 @@ def _parameter(key: Any, spec: Any, column: str) -> Parameter:
     type_, values = spec["_type"], spec["_value"]
     if type_ not in TYPES:
         near = did_you_mean(str(type_), TYPES)
-        raise BadOption(f"search space: {column!r} has the unknown type {type_!r}{near}; use one of {', '.join(TYPES)}")
+        raise BadOption(f"search space: {column!r} has the unknown type {type_!r}{near} (known: {', '.join(TYPES)})")
     return _choice(key, values, column) if type_ == "choice" else _number(key, type_, values, column)
 
 
@@ -86,12 +86,15 @@ def _nested(value: Mapping[str, Any], column: str) -> Option:
 
 
 def _plain(value: Any, column: str) -> Option:
-    if value is None or isinstance(value, str | int | float | bool):
-        return Option(value, value, None)
-    try:  # a study stores numbers and words only: a list or a dict goes by its text
-        return Option(json.dumps(value, sort_keys=True), value, None)
-    except TypeError:
-        raise BadOption(f"search space: {column!r} has the option {value!r}, which is not JSON") from None
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False)  # a NaN is equal to none, itself included
+    except (TypeError, ValueError):
+        raise BadOption(
+            f"search space: {column!r} has the option {value!r}, which is not JSON; use finite numbers, words, lists, "
+            "dicts, truth values or null"
+        ) from None
+    # A study stores numbers and words only: a list or a dict goes by its text.
+    return Option(value if value is None or isinstance(value, str | int | float) else text, value, None)
 
 
 def _number(key: Any, type_: str, values: list[Any], column: str) -> Number:

@@ -23,7 +23,6 @@ from snnsl_plugin.for_nni.space_format import parse
 from snnsl_plugin.for_nni.study import check_sampler, open_study, sow
 
 try:
-    import nni
     from nni.tuner import Tuner
     from nni.utils import ClassArgsValidator
 except ImportError as cause:
@@ -145,21 +144,26 @@ class OptunaTuner(Tuner):
 
         NNI sends these when an experiment is resumed or told to import. What the study knows already is left out.
         NNI mixes up the parameters of trials that run at the same time, so where a result carries `parameters` of
-        its own, these are believed. A trial outside the search space is left out, and the log says so.
+        its own, these are believed. A trial outside the search space, or a record that is none, is left out, and the
+        log says so.
+
+        Raises:
+            BadOption: this is no list.
         """
-        records = [nni.load(each) if isinstance(each, str) else each for each in data]
+        if not isinstance(data, list | tuple):
+            raise BadOption(f'the finished trials are {data!r}; give a list of {{"parameter": {{...}}, "value": ...}}')
         with self._lock:
             held = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             known = [Finished.of(trial) for trial in held]
-            for record in records:
+            for record in data:
                 try:
                     finished = Finished.read(record)
                     if not any(map(finished.is_same, known)):
                         self._add(finished)
                         known.append(finished)
-                except BadOption as error:
+                except (BadOption, OverflowError) as error:  # the latter: a whole number beyond all floats
                     _logger.warning("a finished trial is not imported: %s (%r)", error, record)
-            _logger.info("imported %d of %d finished trials", len(known) - len(held), len(records))
+            _logger.info("imported %d of %d finished trials", len(known) - len(held), len(data))
             sow(self.study, self._sampler, self._seed)
 
     def _add(self, finished: Finished) -> None:

@@ -28,7 +28,12 @@ class LightWrapper(ModuleWrapper):
     """
 
     def wrap(self) -> None:
-        """Takes the module over, as NNI does."""
+        """Takes the module over, as NNI does, with the parameters that it has now.
+
+        NNI goes on from those it had when the wrapper was made, and forgets what was trained since it was unwrapped.
+        """
+        if not hasattr(self.module, "_nni_wrapper"):
+            self._look_at_parameters()
         super().wrap()
         self._masked: list[tuple[str, PruningTargetSpace]] = list(self.pruning_target_spaces.items())
         self._observed = bool(self.distillation_target_spaces)
@@ -39,6 +44,13 @@ class LightWrapper(ModuleWrapper):
             and all(space.type is TargetType.OUTPUT for space in self.distillation_target_spaces.values())
             and len(self._track_funcs) == 1
         )
+
+    @torch.no_grad()
+    def _look_at_parameters(self) -> None:
+        for name, space in self.pruning_target_spaces.items():
+            own = self.module._parameters.get(name)
+            if own is not None and isinstance(space.target, torch.nn.Parameter):
+                space.target.copy_(own)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module with its masked parameters."""
@@ -80,7 +92,7 @@ def effective_(
         effective: differentiable, keeps the shape.
         state: tensors that the rule changes in place.
     """
-    method = f"snnsl_{rule}"
+    method = f"snnsl_rule_{rule}"
 
     def apply(target: Tensor, space: PruningTargetSpace) -> Tensor:
         return effective(target, state_of(space))
@@ -99,10 +111,13 @@ def state_of(space: PruningTargetSpace) -> State:
 
 
 def plain_(space: PruningTargetSpace) -> None:
-    """Ends `effective_`, in place: the state goes, and the target is masked like any other."""
+    """Ends the two above, in place: a rule's state goes, and the target is masked as NNI masks.
+
+    Masked weights then have no gradient, so that zeros stay zeros for whoever trains on.
+    """
     for key in state_of(space):
         delattr(space._wrapper, f"{space._target_name}{_STATE}{key}")
-    dense_gradient_(space)
+    space.apply_method = "mul"
 
 
 def _masked(space: PruningTargetSpace) -> Tensor | None:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     Swap: TypeAlias = Any
     Threshold: TypeAlias = Any
     Shape: TypeAlias = str
+    Rule: TypeAlias = str
 else:
     Criterion, Growth, Distribution = map(choice, ("criteria", "growth", "distributions"))
     Swap = Annotated[choice("schedules"), AfterValidator(ends(0, 1))]
     Threshold = Annotated[choice("schedules"), AfterValidator(ends(0, float("inf")))]
     Shape = Literal[tuple(registry.names("schedules"))]
+    Rule = Literal[tuple(registry.names("rules"))]
 #: options of `nni.spiking_dynamic` that belong to its rule
 _OF_RULES = ("criterion", "growth", "distribution", "swap", "threshold")
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -169,12 +171,12 @@ class SpikingDynamic(NniPruning):
     """The SpikingDynamicPruner of this package, inside NNI: prune and regrow."""
 
     type: Literal["nni.spiking_dynamic"]
-    rule: Literal["drop_grow", "stds"] = "drop_grow"
-    """How masks change."""
+    rule: Rule = "drop_grow"
+    """How masks change; of a joined rule, options with the names below."""
     density: Density | None = None
     """Share of the prunable weights that is kept in the end; required, but for `stds`, where it is an outcome."""
-    schedule: Shape = "cubic"
-    """How the way to that density is shaped; `constant` starts there."""
+    schedule: Shape | None = None
+    """How the way to that density is shaped, `cubic` where omitted; `constant` starts there."""
     criterion: Criterion = bare("criteria", "magnitude")
     """What a connection is kept for."""
     growth: Growth = bare("growth", "gradient")
@@ -205,6 +207,8 @@ class SpikingDynamic(NniPruning):
         for option in ("density", *_OF_RULES):
             if option not in known and getattr(self, option) != type(self).model_fields[option].default:
                 raise problem(f"is nothing that the rule {self.rule!r} knows: leave it out", option)
+        if "density" not in known and self.schedule is not None:
+            raise problem(f"is nothing that the rule {self.rule!r} knows: leave it out", "schedule")
         for option in ("density", "threshold"):
             if option in known and getattr(self, option) is None:
                 raise problem(f"is missing, and the rule {self.rule!r} needs it", option)

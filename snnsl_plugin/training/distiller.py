@@ -107,6 +107,11 @@ class ReverseDistiller:
         tau = self.soften.temperature if lesson.learner_temperature is None else lesson.learner_temperature
         learner = Softening(tau, self.soften.per_step, self.soften.logit_scale)(logits)
         factor = self.soften.temperature**2 if lesson.factor is None else lesson.factor
+        if lesson.answer.shape[-1] != learner.shape[-1]:
+            raise BadOption(
+                f"the guide answers with {lesson.answer.shape[-1]} classes and the learner with {learner.shape[-1]}: "
+                "they must have the same"
+            )
         if lesson.answer.dim() == 3 and lesson.answer.shape[0] not in (1, learner.shape[0]):
             raise BadOption(
                 f"the guide answers at {lesson.answer.shape[0]} time steps and the learner at {learner.shape[0]}: give "

@@ -74,7 +74,7 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         kind = kind_of(parameter.annotation)
         if kind and isinstance(value, str):
             value = _by_name(kind, option, value)
-        if value is None and parameter.default is parameter.empty:
+        if value is None and (parameter.default is parameter.empty or not _optional(parameter.annotation)):
             raise BadOption(f"rule {name!r} needs the option {option!r}, and None is none")
         if kind and value is not None and not callable(value):
             example = f", e.g. {kind}.constant(value={value!r})" if kind == "schedules" else ""
@@ -95,6 +95,10 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         getattr(file, "after_step_", None),
         getattr(file, "EVERY", "100it"),
     )
+
+
+def _optional(annotation: Any) -> bool:
+    return type(None) in get_args(annotation)
 
 
 def _told(distribution: Distribution, counted: Callable[[dict[str, int]], None]) -> Distribution:

@@ -205,7 +205,7 @@ def test_the_teacher_is_reset_in_eval_mode_and_frozen():
     model = conv_net()
     distiller = ReverseKDDistiller(model, LOGITS, evaluator_of(model, lr=0.0), teacher, predict)
     distiller.compress(max_steps=2, max_epochs=None)
-    distiller.unwrap_teacher_model()
+    distiller.unwrap_model()
     reset_(teacher)
     torch.testing.assert_close(answers[1], teacher.eval()(batch(1)[0]))
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
@@ -246,8 +246,14 @@ def test_hidden_outputs_are_matched_by_squared_distance():
         (BadOption, "temperature=0", {"guide": "virtual", "config": {"temperature": 0}}),
         (BadOption, "per_step=1", {"guide": "virtual", "config": {"per_step": 1}}),
         (BadOption, "did you mean 'reverse_kl'", {"guide": "virtual", "config": {"divergence": "revers_kl"}}),
+        (BadOption, "lambda=-0.3", {"guide": "virtual", "config": {"lambda": -0.3}}),
+        (BadOption, "lambda=nan", {"guide": "virtual", "config": {"lambda": float("nan")}}),
+        (BadOption, "there is no teacher", {"guide": "virtual", "config": {"link": "4"}}),
+        (BadOption, "is no target here", {"guide": "virtual", "config": {"target_names": ["_input_"]}}),
+        (BadOption, "labels=3 is no function", {"guide": "virtual", "labels": 3}),
+        (BadOption, "origin_loss_lambda='a'", {"guide": "virtual", "origin_loss_lambda": "a"}),
         (BadOption, "Wrong key 'temperatur'", {"guide": "virtual", "config": {"temperatur": 2.0}}),
-        (NothingMatched, "names 'fc', no module", {"guide": "virtual", "config": {"op_names": ["fc"]}}),
+        (NothingMatched, "'fc' matches no module", {"guide": "virtual", "config": {"op_names": ["fc"]}}),
     ],
 )
 def test_what_cannot_be_taught_is_said_in_one_sentence(error, words, options):
@@ -260,6 +266,65 @@ def test_what_cannot_be_taught_is_said_in_one_sentence(error, words, options):
         ReverseKDDistiller(model, config, evaluator_of(model), **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_factors_too():
+    model = conv_net()
+    ReverseKDDistiller(model, [LOGITS[0] | {"lambda": 1}], evaluator_of(model), guide="virtual").compress(2, None)
+
+
+def test_a_refused_distiller_leaves_both_networks_as_they_were():
+    model, teacher = conv_net(), conv_net(5)
+    config = [LOGITS[0] | {"link": ["7", "4"]}]
+    with pytest.raises(BadOption, match="link one"):
+        ReverseKDDistiller(model, config, evaluator_of(model), teacher, RUNS_A_NETWORK["teacher_predict"])
+    for network in (model, teacher):
+        assert not any(hasattr(module, "_nni_wrapper") for module in network.modules())
+
+
+def test_one_teacher_teaches_several_learners_one_after_the_other():
+    teacher = conv_net(5)
+    for _ in range(2):
+        model = conv_net()
+        distiller = ReverseKDDistiller(model, LOGITS, evaluator_of(model), teacher, RUNS_A_NETWORK["teacher_predict"])
+        with pytest.raises(BadOption, match="teacher_model is wrapped by NNI already"):
+            ReverseKDDistiller(conv_net(), LOGITS, None, teacher, RUNS_A_NETWORK["teacher_predict"])
+        distiller.compress(2, None)
+        distiller.unwrap_model()
+    assert not any(hasattr(module, "_nni_wrapper") for module in teacher.modules())
+
+
+def test_a_teacher_of_other_classes_is_refused():
+    model = conv_net()
+    teacher = conv_net(5)
+    teacher[7] = nn.Linear(32, 7)
+    distiller = ReverseKDDistiller(model, LOGITS, evaluator_of(model), teacher, RUNS_A_NETWORK["teacher_predict"])
+    with pytest.raises(BadOption, match="7 classes and the learner with 5"):
+        distiller.compress(1, None)
+
+
+def test_after_an_error_the_evaluator_is_free_and_no_hook_is_left():
+    model = conv_net()
+    evaluator = evaluator_of(model)
+    distiller = ReverseKDDistiller(model, LOGITS, evaluator, guide="virtual", labels=lambda batch: None)
+    with pytest.raises(BadOption):
+        distiller.compress(max_steps=1, max_epochs=None)
+    assert evaluator.model is None
+    assert "train" not in vars(evaluator)
+    assert all(not module._forward_pre_hooks for module in model.modules())
+
+
+def test_pruned_first_and_then_taught_it_keeps_its_masks():
+    model = conv_net()
+    pruner = SpikingDynamicPruner(model, WEIGHTS, evaluator_of(model), interval_steps=2, total_times=3)
+    _, masks = pruner.compress(max_steps=STEPS, max_epochs=None)
+    distiller = ReverseKDDistiller.from_compressor(pruner, LOGITS, guide="virtual")
+    distiller.compress(max_steps=STEPS, max_epochs=None)
+    distiller.unwrap_model()
+    for name in masks:
+        kept = masks[name]["weight"].bool()
+        assert not model.get_submodule(name).weight.detach()[~kept].any()
+        assert torch.equal(pruner.get_masks()[name]["weight"].bool(), kept)
 
 
 def test_a_batch_that_hides_its_labels_is_refused_where_the_guide_needs_them():

@@ -163,11 +163,23 @@ def test_a_sample_outside_the_space_is_refused_in_nnis_words(sample):
         ({"densities": [1.2]}, "densities"),
         ({"depths": [1, 4]}, "too small for 4 poolings"),
         ({"neuron": "liff"}, "liff"),
+        ({"widths": 4}, "widths is 4; it must list one or more whole numbers"),
+        ({"widths": [True]}, r"widths is \[True\]"),
+        ({"depths": None}, "depths is None; it must list"),
+        ({"densities": 0.5}, "densities is 0.5; it must list one or more fractions"),
+        ({"densities": ["a"]}, r"densities is \['a'\]; it must list one or more fractions"),
+        ({"densities": [float("nan")]}, r"densities is \[nan\]"),
+        ({"seed": "a"}, "seed is 'a'; it is a whole number"),
+        ({"hiden": 3}, "no option 'hiden'; did you mean 'hidden'"),
+        ({"channels": [3]}, "channels follow from width and depth"),
+        ({"hidden": "a"}, "options {'hidden': 'a'} make no network .*: check their types"),
+        ({"detach_reset": "a"}, "options {.*'detach_reset': 'a'} make no network .*: check their types"),
     ],
 )
 def test_a_space_nobody_can_build_is_refused_at_once(changes, said):
-    with pytest.raises(BadOption, match=said):
+    with pytest.raises(BadOption, match=said) as caught:
         space(**changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_space_itself_cannot_be_run():
@@ -292,7 +304,25 @@ def test_a_network_that_blows_up_is_a_candidate_without_a_score(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"epochs": 0}, "epochs"), ({"lr": 0.0}, "lr"), ({"synops_weight": -1.0}, "synops_weight")],
+    [
+        ({"epochs": 0}, "epochs is 0; it is a whole number of at least 1"),
+        ({"epochs": "1"}, "epochs is '1'; it is a whole number"),
+        ({"epochs": 1.5}, "epochs is 1.5; it is a whole number"),
+        ({"epochs": True}, "epochs is True; it is a whole number"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; it is a whole number"),
+        ({"lr": 0.0}, "lr is 0.0; a learning rate is a positive number"),
+        ({"lr": "a"}, "lr is 'a'; a learning rate"),
+        ({"lr": float("inf")}, "lr is inf; a learning rate"),
+        ({"synops_weight": -1.0}, "synops_weight is -1.0; it is a number of at least 0"),
+        ({"synops_weight": "a"}, "synops_weight is 'a'"),
+        ({"synops_weight": float("nan")}, "synops_weight is nan"),
+        ({"swap": "a"}, r"swap is 'a'; it is a fraction in \[0, 1\]"),
+        ({"swap": 1.1}, r"swap is 1.1; it is a fraction in \[0, 1\]"),
+        ({"seed": 1.5}, "seed is 1.5; it is a whole number"),
+        ({"criterion": len}, "criterion is <.*>; write its registered name"),
+        ({"device": "gpu"}, "device is 'gpu'; write 'cpu', 'cuda' or 'cuda:0'"),
+        ({"device": 3}, "device is 3; write 'cpu'"),
+    ],
 )
 def test_options_of_the_evaluator_out_of_range_are_refused(changes, said, tmp_path):
     with pytest.raises(BadOption, match=said):
@@ -302,6 +332,14 @@ def test_options_of_the_evaluator_out_of_range_are_refused(changes, said, tmp_pa
 def test_recordings_of_events_are_refused(tmp_path):
     with pytest.raises(BadOption, match="T is searched"):
         evaluator(tmp_path, replace(few_digits(), events=True))
+
+
+def test_a_gpu_beyond_those_there_are_is_refused_with_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    evaluator(tmp_path, device="cuda:1")
+    with pytest.raises(BadOption, match=r"device is 'cuda:2' but this machine has 2 GPU\(s\): write 'cuda:0'"):
+        evaluator(tmp_path, device="cuda:2")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -464,12 +502,21 @@ def test_the_table_shows_the_best_first_and_failures_last():
         ({"candidates": 2}, "in this order"),
         ({"sample_size": 4}, "in this order"),
         ({"sample_size": 0}, "in this order"),
-        ({"mutation": 0.0}, "mutation"),
+        ({"mutation": 0.0}, "mutation is 0.0; a probability"),
+        ({"mutation": "a"}, "mutation is 'a'; a probability"),
+        ({"mutation": True}, "mutation is True; a probability"),
+        ({"candidates": 1.5}, "candidates is 1.5; it is a whole number"),
+        ({"population": "a"}, "population is 'a'; it is a whole number"),
+        ({"sample_size": 2.0}, "sample_size is 2.0; it is a whole number"),
+        ({"seed": "a"}, r"seed is 'a'; it is a whole number in \[0, 2\*\*32\)"),
+        ({"seed": -1}, "seed is -1; it is a whole number"),
+        ({"seed": None}, "seed is None; it is a whole number"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(changes, said, tmp_path):
     with pytest.raises(BadOption, match=said):
         search(tmp_path, **changes)
+    assert not (tmp_path / "candidates.jsonl").exists()
 
 
 def test_a_space_with_an_impossible_corner_is_refused_before_anything_is_trained(tmp_path):

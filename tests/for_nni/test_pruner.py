@@ -18,8 +18,10 @@ from snnsl_plugin.errors import BadOption, NothingMatched, SnnslError, UnknownNa
 from snnsl_plugin.for_nni import SpikingDynamicPruner, export_masks
 from snnsl_plugin.for_nni.wrapper import LightWrapper
 from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.pruner import DynamicPruner
 
 ALL = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.8}]
+DENSE = schedules.constant(value=1.0)
 SIZES = {"0": 54, "4": 432, "7": 160}
 
 
@@ -268,15 +270,110 @@ def test_a_training_that_ends_too_early_says_what_is_missing(caplog):
     assert "training ended at step 10, before the last update of the masks at step 15" in caplog.text
 
 
-def test_another_compress_starts_anew():
+@pytest.mark.parametrize("rule", ["drop_grow", "stds"])
+def test_who_trains_on_after_it_is_over_keeps_the_zeros(rule):
+    model = conv_net()
+    options = {"threshold": schedules.sine(last=0.1)} if rule == "stds" else {}
+    entry = {"op_types": ["Conv2d", "Linear"]} | ({"sparse_ratio": 0.8} if rule == "drop_grow" else {})
+    pruner = pruner_of(model, [entry], rule=rule, **options)
+    _, masks = pruner.compress(max_steps=15, max_epochs=None)
+    own = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    train(model, own, training_step, None, 5, None)
+    _, again = pruner.compress(max_steps=5, max_epochs=None)
+    pruner.unwrap_model()
+    for name, layer in weight_layers(model).items():
+        assert torch.equal(masks[name]["weight"], again[name]["weight"])
+        assert not layer.weight.detach()[masks[name]["weight"] == 0].any()
+
+
+def test_a_run_that_ended_too_early_can_be_run_again():
+    pruner = pruner_of(conv_net(), total_times=5)
+    pruner.compress(max_steps=None, max_epochs=1)
+    assert pruner.dynamic.density > 0.2
+    _, masks = pruner.compress(max_steps=15, max_epochs=None)
+    assert sum(kept(masks).values()) == round(0.2 * sum(SIZES.values()))
+
+
+def test_what_was_trained_while_unwrapped_is_not_forgotten():
     model = conv_net()
     pruner = pruner_of(model)
-    _, masks = pruner.compress(max_steps=15, max_epochs=None)
-    first = pruner.dynamic
-    _, again = pruner.compress(max_steps=15, max_epochs=None)
-    assert pruner.dynamic is not first
-    assert kept(masks) == kept(again)
+    pruner.compress(max_steps=15, max_epochs=None)
     pruner.unwrap_model()
+    with torch.no_grad():
+        model[7].weight.add_(1.0)
+    changed = model[7].weight.detach().clone()
+    pruner.wrap_model()
+    assert torch.equal(model[7]._nni_wrapper.weight, changed)
+
+
+def test_a_refused_pruner_leaves_the_model_as_it_was():
+    model = conv_net()
+    before = set(model.state_dict())
+    with pytest.raises(UnknownName):
+        pruner_of(model, criterion="magnitud")
+    assert set(model.state_dict()) == before
+    pruner_of(model).compress(max_steps=15, max_epochs=None)
+
+
+def test_a_step_that_a_loss_scaler_skips_inside_a_fused_optimizer_teaches_no_growth():
+    model = conv_net()
+
+    def scaled(model, optimizer, training_step, *rest):
+        for step in range(15):
+            optimizer.zero_grad()
+            training_step(batch(step), model).backward()
+            if step == 5:  # an update of the masks is due
+                model[7]._nni_wrapper.weight.grad.fill_(float("inf"))
+                optimizer.found_inf = torch.tensor(1.0)
+                optimizer.step()
+                del optimizer.found_inf
+            else:
+                optimizer.step()
+
+    class Skipping(torch.optim.SGD):
+        def step(self, closure=None):
+            if not getattr(self, "found_inf", 0):
+                super().step(closure)
+
+    traced = nni.trace(Skipping)(model.parameters(), lr=0.1, momentum=0.9)
+    evaluator = TorchEvaluator(scaled, traced, training_step)
+    pruner = SpikingDynamicPruner(model, ALL, evaluator, interval_steps=3, total_times=4, growth="gradient")
+    _, masks = pruner.compress(max_steps=15, max_epochs=None)
+    assert sum(kept(masks).values()) == round(0.2 * sum(SIZES.values()))
+
+
+def test_an_exclude_entry_of_the_old_format_excludes():
+    config = [{"op_types": ["Conv2d", "Linear"], "sparsity_per_layer": 0.8}, {"exclude": True, "op_names": ["7"]}]
+    _, masks = pruner_of(conv_net(), config).compress(max_steps=15, max_epochs=None)
+    assert masks.keys() == {"0", "4"}
+
+
+def test_two_names_of_one_module_or_one_weight_are_refused():
+    class Twice(nn.Module):
+        def __init__(self, tied):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+            self.b = nn.Linear(4, 4) if tied else self.a
+            if tied:
+                self.b.weight = self.a.weight
+
+    for tied, words in ((False, "are one module"), (True, "share one weight")):
+        model = Twice(tied)
+        with pytest.raises(BadOption, match=words):
+            SpikingDynamicPruner(model, [{"op_types": ["Linear"], "sparse_ratio": 0.5}])
+
+
+def test_a_weight_put_together_from_several_parameters_is_refused():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    with pytest.raises(BadOption, match="remove that parametrization"):
+        DynamicPruner(model, torch.optim.SGD(model.parameters(), lr=0.1), density=DENSE, total_steps=10)
+
+
+def test_a_module_of_another_pruner_is_not_taken_over_in_silence():
+    model = conv_net()
+    level = LevelPruner(model, [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}], evaluator_of(model))
+    with pytest.raises(BadOption, match="belongs to the pruner that this one is made from"):
+        SpikingDynamicPruner.from_compressor(level, ALL)
 
 
 def test_nni_s_wrappers_are_exchanged_and_foreign_ones_are_not():
@@ -311,8 +408,32 @@ class Named(nn.Module):
         (BadOption, "did you mean 'magnitude'", {"criterion": "magnitud"}, {}),
         (BadOption, "has no option 'powr'", {"criterion": {"name": "spike_saliency", "powr": 1.0}}, {}),
         (BadOption, "did you mean 'erk'", {"distribution": "erkk"}, {}),
-        (NothingMatched, "names 'fc', no module", {"op_types": None, "op_names": ["fc"]}, {}),
-        (NothingMatched, "selects no module", {"op_types": ["Conv3d"]}, {}),
+        (NothingMatched, "'fc' matches no module", {"op_types": None, "op_names": ["fc"]}, {}),
+        (NothingMatched, "did you mean 'Linear'", {"op_types": ["Conv2d", "Linaer"]}, {}),
+        (NothingMatched, "'8' matches no module", {"exclude_op_names": ["8"]}, {}),
+        (NothingMatched, "'fcx.*' matches no module", {"op_types": None, "op_names_re": ["4", "fcx.*"]}, {}),
+        (BadOption, "is no regular expression", {"op_types": None, "op_names_re": ["conv("]}, {}),
+        (NothingMatched, "selects no module", {"op_names": ["2"], "op_types": ["Conv2d"]}, {}),
+        (BadOption, "register_settings(LIFNode)", {"op_types": ["LIFNode"]}, {}),
+        (BadOption, "'wieght' is no target here", {"target_names": ["wieght"]}, {}),
+        (BadOption, "interval_steps='2'", {}, {"interval_steps": "2"}),
+        (BadOption, "total_times=2.5", {}, {"total_times": 2.5}),
+        (BadOption, "seed='a'", {}, {"seed": "a"}),
+        (BadOption, "paths='no'", {}, {"paths": "no"}),
+        (BadOption, "None is none", {}, {"criterion": None}),
+        (BadOption, "None is none", {}, {"growth": None}),
+        (
+            BadOption,
+            "rule 'stds' has none",
+            {"sparse_ratio": None},
+            {"rule": "stds", "threshold": {"name": "sine", "last": 1.0}, "schedule": "linear"},
+        ),
+        (
+            BadOption,
+            "shares no budget",
+            {"sparse_ratio": None, "distribution": "erk"},
+            {"rule": "stds", "threshold": {"name": "sine", "last": 1.0}},
+        ),
         (BadOption, "no connections to prune", {"op_types": ["BatchNorm2d"]}, {}),
         (NothingMatched, "selects no weight", {"target_names": ["bias"]}, {}),
         (UnknownName, "unknown rule", {}, {"rule": "drop_grov"}),
@@ -337,6 +458,28 @@ def test_what_cannot_be_pruned_is_said_in_one_sentence(error, words, entry, opti
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, SnnslError)
+
+
+@pytest.mark.parametrize("config", [None, [], {}, ["Conv2d"]])
+def test_a_config_list_is_a_list_of_dicts(config):
+    with pytest.raises(BadOption, match="give a list of dicts"):
+        SpikingDynamicPruner(conv_net(), config)
+
+
+def test_a_module_that_two_entries_select_is_refused():
+    config = [ALL[0], {"op_names": ["4"], "sparse_ratio": 0.9}]
+    with pytest.raises(BadOption, match="two entries of the config list select '4'"):
+        SpikingDynamicPruner(conv_net(), config)
+
+
+def test_a_wrapped_model_is_refused_and_an_unwrapped_one_cannot_be_compressed():
+    model = conv_net()
+    pruner = pruner_of(model)
+    with pytest.raises(BadOption, match="is wrapped by NNI already"):
+        pruner_of(model)
+    pruner.unwrap_model()
+    with pytest.raises(BadOption, match="call wrap_model"):
+        pruner.compress(max_steps=15, max_epochs=None)
 
 
 def test_an_unknown_distribution_for_all_is_said_too():

@@ -1,5 +1,6 @@
 """NNI finds the tuner by its name, and the command that makes it so."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -78,6 +79,23 @@ def test_a_folder_that_cannot_be_made_is_a_sentence_with_the_way_out(tmp_path, m
     assert main(["register", "nni"]) == 1
     said = capsys.readouterr().err
     assert said.endswith("cannot be written: Not a directory; name another folder in NNI_CONFIG_DIR\n")
+
+
+@pytest.mark.parametrize("act", [registration.register_, registration.unregister_])
+def test_a_list_that_cannot_be_written_is_named_with_the_way_out(act, listed, monkeypatch):
+    if act is registration.unregister_:
+        registration.register_()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(config_manager, "_save_custom_config", full)
+    with pytest.raises(UsageError) as caught:
+        act()
+    assert (
+        str(caught.value)
+        == f"{listed}: cannot be written: No space left on device; name another folder in NNI_CONFIG_DIR"
+    )
 
 
 def test_the_command_registers_and_removes_and_says_where(listed, capsys):

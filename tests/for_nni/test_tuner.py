@@ -161,10 +161,13 @@ def test_options_that_are_lists_or_nothing_reach_the_trial_as_they_are(stored):
         ([], "must map names"),
         ({"x": 3}, "'x' must be"),
         ({"x": {"_type": "uniform"}}, "'x' must be"),
-        (space("unifrom", [0, 1]), "'x' has the unknown type 'unifrom'; did you mean 'uniform'?; use one of choice,"),
+        (space("unifrom", [0, 1]), "'x' has the unknown type 'unifrom'; did you mean 'uniform'? (known: choice, "),
         (space("layer_choice", [1]), "unknown type 'layer_choice'"),
         (space("choice", []), "has no options"),
         (space("choice", [1, True]), "has the option True twice"),
+        (space("choice", [1, math.nan]), "has the option nan, which is not JSON; use finite numbers"),
+        (space("choice", [[1], [math.nan]]), "has the option [nan], which is not JSON"),
+        (space("choice", [b"relu"]), "has the option b'relu', which is not JSON"),
         (space("choice", [{"_name": "a"}, {"_name": "a"}]), "has the option 'a' twice"),
         (space("choice", [{"_name": "a", "y": 3}]), "'x/a/y' must be"),
         (space("uniform", [1, 1]), "low 1 and high 1"),
@@ -303,6 +306,37 @@ def test_what_cannot_be_imported_is_left_out_and_named(caplog):
     assert caplog.text.count("is not imported") == 8
     for reason in ("outside the search space", "no whole number", "none of its options", "is missing", "not finite"):
         assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"value": 0.5}, 'it has no "parameter"'),
+        ({"parameter": {"density": 0.5}}, 'it has no "value"'),
+        ({"parameter": None, "value": 0.5}, "'density' is missing"),
+        ({"parameter": {"density": 0.5}, "value": 10**400}, "too large"),
+        (None, "it is not {"),
+        (3, "it is not {"),
+        ([["parameter", "value"]], "it is not {"),
+        ("x", "it is not JSON"),
+        ("3", "it is not {"),
+    ],
+)
+def test_a_record_that_is_no_trial_does_not_stop_the_import_of_others(record, reason, caplog):
+    made = tuner()
+    made.import_data(
+        [{"parameter": {"density": 0.1}, "value": 0.1}, record, {"parameter": {"density": 0.2}, "value": 0.2}]
+    )
+    assert [trial.value for trial in made.study.get_trials()] == [0.1, 0.2]
+    assert caplog.text.count("is not imported") == 1
+    assert reason in caplog.text
+    assert "imported 2 of 3 finished trials" in caplog.text
+
+
+@pytest.mark.parametrize("data", [3, None, "x", {"parameter": {"density": 0.5}, "value": 0.5}])
+def test_finished_trials_that_are_no_list_are_refused(data):
+    with pytest.raises(BadOption, match="give a list of"):
+        tuner().import_data(data)
 
 
 def test_an_imported_trial_is_known_by_nnis_name_or_by_what_it_holds():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from snnsl_plugin.datasets._splits import Samples, Splits
 from snnsl_plugin.datasets.encoders.direct import direct
 from snnsl_plugin.errors import BadOption, Disconnected, Diverged
 from snnsl_plugin.for_nni.nas.candidate import Candidate, score
+from snnsl_plugin.for_nni.nas.ranges import is_real, is_whole, must
 from snnsl_plugin.for_nni.nas.records import Records
 from snnsl_plugin.for_nni.nas.space import SpikingNetwork, SpikingSpace
 from snnsl_plugin.metrics.measure import measure
@@ -53,7 +56,7 @@ class StructureLearningEvaluator(Evaluator):
         every: how often masks are updated, a duration.
         until: the last update, a duration.
         seed: of batch order and random masks; first weights have the space's.
-        device: where it trains.
+        device: where it trains: `cpu`, `cuda` or `cuda:<number>`.
 
     Raises:
         BadOption: an option out of range, or event recordings, whose time steps are given and cannot be searched.
@@ -88,13 +91,16 @@ class StructureLearningEvaluator(Evaluator):
     ) -> None:
         if data.events:
             raise BadOption("recordings of events bring their own time steps, and T is searched: pass pictures")
-        for option, number, least in (("epochs", epochs, 1), ("synops_weight", synops_weight, 0)):
-            if number < least:
-                raise BadOption(f"{option} is {number}; it is at least {least}")
-        if not lr > 0:
-            raise BadOption(f"lr is {lr}; a learning rate is positive, 0.002 is usual")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise BadOption(f"device is {device!r} but this machine has no usable GPU: write 'cpu'")
+        for option, whole in (("epochs", epochs), ("batch_size", batch_size)):
+            must(is_whole(whole) and whole >= 1, option, whole, "it is a whole number of at least 1")
+        must(is_real(lr) and 0 < lr < math.inf, "lr", lr, "a learning rate is a positive number, 0.002 is usual")
+        weighed = is_real(synops_weight) and 0 <= synops_weight < math.inf
+        must(weighed, "synops_weight", synops_weight, "it is a number of at least 0")
+        must(is_real(swap) and 0 <= swap <= 1, "swap", swap, "it is a fraction in [0, 1], 0.3 is usual")
+        must(is_whole(seed), "seed", seed, "it is a whole number")
+        for option, chosen in (("criterion", criterion), ("growth", growth), ("distribution", distribution)):
+            must(not callable(chosen), option, chosen, "write its registered name: the folder keeps it as text")
+        _check_device(device)
         self.folder = Path(folder)
         self._parts = {"train": data.train, "validation": data.validation}
         self._options: dict[str, Any] = {
@@ -229,3 +235,14 @@ class StructureLearningEvaluator(Evaluator):
             and current.sample == model.sample
             and not current.status.completed()
         )
+
+
+def _check_device(device: Any) -> None:
+    known = isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device) is not None
+    must(known, "device", device, "write 'cpu', 'cuda' or 'cuda:0'")
+    if not device.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        raise BadOption(f"device is {device!r} but this machine has no usable GPU: write 'cpu'")
+    if int(device[5:] or 0) >= torch.cuda.device_count():
+        raise BadOption(f"device is {device!r} but this machine has {torch.cuda.device_count()} GPU(s): write 'cuda:0'")

@@ -15,6 +15,7 @@ from nni.nas.strategy import RegularizedEvolution
 from snnsl_plugin.errors import BadOption, RunFolderInUse
 from snnsl_plugin.for_nni.nas.candidate import Candidate
 from snnsl_plugin.for_nni.nas.evaluator import StructureLearningEvaluator
+from snnsl_plugin.for_nni.nas.ranges import is_real, is_whole, must
 from snnsl_plugin.for_nni.nas.space import SpikingSpace
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def explore(
         population: members of the population, >= 1.
         sample_size: members of a tournament, from 1 to `population`.
         mutation: probability that a mutable of a child is drawn anew (the same value may come), in (0, 1].
-        seed: of the evolution.
+        seed: of the evolution, in [0, 2**32).
 
     Returns:
         The candidates in the order they were tried; see `best` and `table`.
@@ -56,14 +57,17 @@ def explore(
         RunFolderInUse: the folder belongs to another search, or another process holds it.
         KeyboardInterrupt: where the user interrupts; NNI alone would swallow it.
     """
+    for option, whole in (("candidates", candidates), ("population", population), ("sample_size", sample_size)):
+        must(is_whole(whole), option, whole, "it is a whole number")
     size = math.prod(len(values) for values in space.choices.values())
     if not 1 <= sample_size <= population <= candidates <= size:
         raise BadOption(
             f"sample_size {sample_size}, population {population} and candidates {candidates} must be in this order, "
             f"from 1 to the {size} samples of this space"
         )
-    if not 0.0 < mutation <= 1.0:
-        raise BadOption(f"mutation is {mutation}; a probability in (0, 1] leads anywhere, 0.1 is usual")
+    likely = is_real(mutation) and 0.0 < mutation <= 1.0
+    must(likely, "mutation", mutation, "a probability in (0, 1] leads anywhere, 0.1 is usual")
+    must(is_whole(seed) and 0 <= seed < 2**32, "seed", seed, "it is a whole number in [0, 2**32)")
     evaluator.check(space)
     strategy = RegularizedEvolution(
         population_size=population, sample_size=sample_size, mutation_prob=mutation, dedup=True, seed=seed

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 import torch
 from torch import nn
 
-from snnsl_plugin.errors import BadOption, MissingExtra
+from snnsl_plugin import registry
+from snnsl_plugin.errors import BadOption, MissingExtra, did_you_mean
+from snnsl_plugin.for_nni.nas.ranges import is_real, is_whole, must
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
 from snnsl_plugin.training.seeds import derived
 
@@ -86,10 +88,10 @@ class SpikingSpace(ModelSpace):
     ) -> None:
         super().__init__()
         for option, whole in (("widths", widths), ("depths", depths), ("steps", steps)):
-            _check(option, whole, all(isinstance(each, int) and each >= 1 for each in whole), "whole numbers from 1 on")
-        _check("densities", densities, all(0.0 < each <= 1.0 for each in densities), "fractions in (0, 1]")
-        with torch.random.fork_rng(devices=[]):
-            spiking_cnn(input_shape, classes, channels=[1] * max(depths), **network)  # refuses what cannot be built
+            _check(option, whole, lambda each: is_whole(each) and each >= 1, "whole numbers from 1 on")
+        _check("densities", densities, lambda each: is_real(each) and 0.0 < each <= 1.0, "fractions in (0, 1]")
+        must(is_whole(seed), "seed", seed, "it is a whole number")
+        _check_network(input_shape, classes, max(depths), network)
         #: the options of each mutable, by label
         self.choices: dict[str, list[float]] = {
             "width": list(widths),
@@ -145,6 +147,27 @@ class SpikingSpace(ModelSpace):
         raise BadOption("a space has no weights: call the network that freeze(sample) gives")
 
 
-def _check(option: str, values: Sequence[float], in_range: bool, range_: str) -> None:
-    if not values or not in_range or len(set(values)) < len(values):
-        raise BadOption(f"{option} is {list(values)}; it must list one or more {range_}, none twice")
+def _check(option: str, values: Any, fits: Callable[[Any], bool], range_: str) -> None:
+    listed = isinstance(values, Sequence) and len(values) > 0
+    in_range = listed and all(map(fits, values)) and len(set(values)) == len(values)
+    must(in_range, option, values, f"it must list one or more {range_}, none twice")
+
+
+def _check_network(input_shape: tuple[int, int, int], classes: int, depth: int, network: dict[str, Any]) -> None:
+    known = [option for option in registry.options("models", "spiking_cnn") if option != "channels"]
+    for option in network:
+        if option == "channels":
+            raise BadOption("channels follow from width and depth, which are searched: give widths and depths")
+        if option not in known:
+            raise BadOption(
+                f"the space has no option {option!r}{did_you_mean(option, known)} (of spiking_cnn: {', '.join(known)})"
+            )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            spiking_cnn(input_shape, classes, channels=[1] * depth, **network)
+    except (TypeError, AssertionError) as error:  # the latter is SpikingJelly's for an option of the wrong type
+        reason = (str(error) or "an option of the wrong type").splitlines()[0]
+        raise BadOption(
+            f"input_shape {input_shape!r}, classes {classes!r} and options {network!r} make no network ({reason}): "
+            "check their types against spiking_cnn's"
+        ) from error
