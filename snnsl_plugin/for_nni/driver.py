@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from snnsl_plugin.training.events import MaskUpdate
 _log = logging.getLogger(__name__)
 
 
-class DrivenPruner:
+class DrivenPruner(ABC):
     """A pruner of NNI, driven by the steps of a loop that is not NNI's; `DrivenBuiltin` and `DrivenDynamic` are such.
 
     `compress()` trains inside and gives the loop back only at its end. Here its parts run where they belong: the model
@@ -101,17 +102,17 @@ class DrivenPruner:
         return min(self._course.until + self._skipped, self._total)
 
     @property
+    @abstractmethod
     def requested(self) -> dict[str, int]:
         """Weights asked for, by layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def planned_density(self, step: int) -> float | None:
         """The density over all layers asked for after a step, in (0, 1]; None where it is an outcome."""
-        raise NotImplementedError
 
+    @abstractmethod
     def planned_counts(self) -> dict[str, int]:
         """Weights to keep at the end, by layer; empty where that is an outcome."""
-        raise NotImplementedError
 
     def by_parameter(self) -> dict[nn.Parameter, Tensor]:
         """Masks of the parameters that have gradients where they are masked: none, NNI multiplies them with zero."""
@@ -165,12 +166,13 @@ class DrivenPruner:
 
     # ------------------------------------------------------------------------------------------ what each kind says
 
+    @abstractmethod
     def _mask(self, name: str) -> Tensor:
-        raise NotImplementedError
+        """The mask of a layer, bool, the weight's shape."""
 
+    @abstractmethod
     def _looked(self, own: int) -> MaskUpdate | None:
         """What is told of a step of the optimizer."""
-        raise NotImplementedError
 
     def _begin(self) -> None:
         for compressor in self._pruner.fused_compressors:
