@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -134,6 +134,25 @@ def forgets(module: nn.Module) -> bool:
 def time_first(model: nn.Module) -> bool:
     """Whether the model takes (T, N, ...): true where a neuron runs in multi-step mode."""
     return any(getattr(neuron, "step_mode", "s") == "m" for neuron in neurons(model).values())
+
+
+def shadow(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:
+    """Puts another `forward` before the module's own, on this instance, until the stack is left.
+
+    Args:
+        module: whose calls go elsewhere.
+        forward: takes what the module is called with, without the module.
+        stack: its end takes the other forward away.
+    """
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    stack.callback(_unshadow, module, before)
+
+
+def _unshadow(module: nn.Module, before: Callable[..., Any] | None) -> None:
+    del module.__dict__["forward"]
+    if before is not None:
+        module.__dict__["forward"] = before
 
 
 @contextmanager

@@ -73,6 +73,14 @@ class Diverged(SnnslError):
     """Loss, scores or weights are no longer finite."""
 
 
+class CannotCut(SnnslError):
+    """Channels that cannot be removed from a model; it is left as it was."""
+
+
+class NothingRemoved(SnnslError):
+    """A pruner that was to remove channels and removed none."""
+
+
 class Disconnected(SnnslError):
     """A mask that leaves no path from the input to the output."""
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snnsl_plugin.anatomy import is_neuron, set_aside, weight_name
+from snnsl_plugin.anatomy import is_neuron, set_aside, shadow, weight_name
 from snnsl_plugin.core.paths import any_per_channel, connections, drawn_where, reach
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.metrics.layers import Synapses, connection_masks, evaluating, synaptic_layers
@@ -200,22 +200,10 @@ def _replaced(model: nn.Module, probe: _Probe, identities: Sequence[type[nn.Modu
     with set_aside(model), ExitStack() as stack:
         for module in model.modules():
             if id(module) in layers:
-                _shadow(module, probe.forward_of(*layers[id(module)]), stack)
+                shadow(module, probe.forward_of(*layers[id(module)]), stack)
             elif _passes_on(module, identities):
-                _shadow(module, _pass_on, stack)
+                shadow(module, _pass_on, stack)
         yield
-
-
-def _shadow(module: nn.Module, forward: Callable[..., Tensor], stack: ExitStack) -> None:
-    before = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    stack.callback(_unshadow, module, before)
-
-
-def _unshadow(module: nn.Module, before: Callable[..., Tensor] | None) -> None:
-    del module.__dict__["forward"]
-    if before is not None:
-        module.__dict__["forward"] = before
 
 
 class _AveragePooling(TorchFunctionMode):
