@@ -113,7 +113,15 @@ def running(words: list[str], folder: Path, environment: dict[str, str]) -> Iter
     """A command whose processes are ended if it does not end them itself."""
     log = folder / "output.log"
     with log.open("w") as output:
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # A shell that starts tests in the background makes all below it deaf to interrupts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     try:
         yield process
     except subprocess.TimeoutExpired:
