@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from torch import nn
+from torch_pruning import DependencyGraph
 from torch_pruning.dependency.group import Group
 
 from snnsl_plugin.anatomy import LAYERS, is_neuron, reset_
 from snnsl_plugin.compaction.equality import difference
-from snnsl_plugin.compaction.graph import TRACE_ERRORS, dependency_graph
+from snnsl_plugin.compaction.graph import TRACE_ERRORS, dependency_graph, holding
 from snnsl_plugin.compaction.silence import copied, silence_
 from snnsl_plugin.compaction.tracing import Forward
 from snnsl_plugin.errors import CannotCut
@@ -75,50 +76,69 @@ class Cutting:
         self._gone: dict[str, list[int]] = {}
         self._before: dict[str, int] = {}
         self._roots: list[tuple[str, list[int]]] = []
-        self._current = ""
+        self._graphs: dict[DependencyGraph, Callable[[], None]] = {}
         #: filled at the end
         self.removed: Removed | None = None
 
     def __enter__(self) -> Cutting:
-        reset_(self._model)
         self._snapshot = _Snapshot(self._model)
+        reset_(self._model)
         self._parameters = _count(self._model)
         self._dense = copied(self._model) if self._verify else None
         return self
 
     def cut(self, group: Group) -> None:
-        """Removes one group from the model, in place."""
+        """Removes one group from the model, in place.
+
+        Raises:
+            CannotCut: Torch-Pruning cannot; leave the context with this error, and everything is as it was.
+        """
+        if group._DG not in self._graphs:
+            self._graphs[group._DG] = holding(group._DG)
         root, channels = group[0].dep.target.module, list(group[0].idxs)
-        self._current = self._names.get(root, type(root).__name__)
-        for dependency, idxs in group.items:
-            module = dependency.target.module
-            writes = group._DG.is_out_channel_pruning_fn(dependency.handler)
-            if isinstance(module, nn.Module) and module in self._names and self._has_channels(module, writes):
-                self._note(module, idxs, group)
-        self._roots.append((self._current, channels))
-        group.prune()
+        name = self._names.get(root, type(root).__name__)
+        try:
+            for dependency, idxs in group.items:
+                module = dependency.target.module
+                writes = group._DG.is_out_channel_pruning_fn(dependency.handler)
+                if isinstance(module, nn.Module) and module in self._names and self._has_channels(module, writes):
+                    self._note(module, idxs, group)
+            group.prune()
+        except TRACE_ERRORS as error:
+            raise self._refusal(name, f"Torch-Pruning fails ({type(error).__name__}: {error})") from error
+        self._roots.append((name, channels))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._current = ""
-            error = self._checked()
-        if error is None:
+        told = None
+        try:
+            if error is None:
+                told = self._told()
+        except BaseException:
+            self._undo()
+            raise
+        if error is None and told is None:
             layers = {name: gone for name, gone in self._gone.items() if name in self._before}
             self.removed = Removed(layers, self._before, (self._parameters, _count(self._model)))
             reset_(self._model)
             return
+        self._undo()
+        if told is not None:
+            raise self._refusal(self._culprit(), told)
+        if isinstance(error, IndexError | RuntimeError):
+            # An importance met indices that a layer does not have: the graph does not understand the model.
+            where = self._roots[-1][0] if self._roots else type(self._model).__name__
+            told = f"what was to be cut next does not fit ({type(error).__name__}: {error})"
+            raise self._refusal(where, told) from error
+
+    def _undo(self) -> None:
         self._snapshot.restore_()
-        reset_(self._model)
-        if isinstance(error, TRACE_ERRORS) and not isinstance(error, CannotCut):
-            where = self._current or "the model"
-            raise CannotCut(
-                f"{where!r} cannot be cut ({type(error).__name__}: {error}); the model is as it was: put this module "
-                "into ignored_layers"
-            ) from error
-        if kind is None:
-            raise error
+        for restore in self._graphs.values():
+            restore()
+
+    def _refusal(self, where: str, why: str) -> CannotCut:
+        return CannotCut(f"{where!r} cannot be cut: {why}; the model is as it was: put this module into ignored_layers")
 
     def _has_channels(self, module: nn.Module, writes: bool) -> bool:
         own = isinstance(module, NORMS) or is_neuron(module, self._neuron_types)
@@ -136,49 +156,44 @@ class Cutting:
         self._gone.setdefault(name, []).extend(alive[index] for index in sorted(now))
         self._alive[module] = [channel for index, channel in enumerate(alive) if index not in now]
 
-    def _checked(self) -> BaseException | None:
+    def _told(self) -> str | None:
         if self._dense is None or not self._roots:
             return None
         silence_(self._dense, self._gone, self._neuron_types)
-        told = difference(self._dense, copied(self._model), self._example, self._forward, self._neuron_types)
-        if told is None:
-            return None
-        self._snapshot.restore_()
-        return CannotCut(
-            f"{self._culprit()!r} cannot be cut: {told}; the model is as it was: put this module into ignored_layers"
-        )
+        return difference(self._dense, copied(self._model), self._example, self._forward, self._neuron_types)
 
     def _culprit(self) -> str:
         """The first group that alone does not pass, looked for on copies."""
+        options: dict[str, Any] = {"forward": self._forward, "neuron_types": self._neuron_types}
         for name, channels in self._roots if len(self._roots) > 1 else []:
             trial = copied(self._model)
             try:
-                graph = dependency_graph(
-                    trial, self._example, forward=self._forward, neuron_types=self._neuron_types, verbose=False
-                )
+                graph = dependency_graph(trial, self._example, verbose=False, **options)
                 root = trial.get_submodule(name)
-                prune = graph.get_pruner_of_module(root).prune_out_channels
-                with Cutting(trial, self._example, forward=self._forward, neuron_types=self._neuron_types) as cutting:
-                    cutting.cut(graph.get_pruning_group(root, prune, channels))
-            except CannotCut:
+                group = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, channels)
+                with Cutting(trial, self._example, **options) as cutting:
+                    cutting.cut(group)
+            except (CannotCut, *TRACE_ERRORS):
                 return name
-        return self._roots[0][0] if len(self._roots) == 1 else ", ".join(dict.fromkeys(n for n, _ in self._roots))
+        return ", ".join(dict.fromkeys(name for name, _ in self._roots))
 
 
 class _Snapshot:
     """What makes up every module, to be put back. Torch-Pruning makes new tensors and leaves the old ones alone."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._held = [(module, _shallow(module)) for module in model.modules()]
+        # Dicts are put back as the objects they were, because the handle of a hook knows the dict that it is in.
+        self._held = [(module, dict(vars(module)), _dicts(module)) for module in model.modules()]
 
     def restore_(self) -> None:
-        for module, held in self._held:
-            module.__dict__.clear()
-            module.__dict__.update({key: dict(value) if type(value) is dict else value for key, value in held.items()})
+        for module, attributes, dicts in self._held:
+            for held, before in ((vars(module), attributes), *dicts):
+                held.clear()
+                held.update(before)
 
 
-def _shallow(module: nn.Module) -> dict[str, Any]:
-    return {key: dict(value) if type(value) is dict else value for key, value in module.__dict__.items()}
+def _dicts(module: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    return [(value, dict(value)) for value in vars(module).values() if isinstance(value, dict)]
 
 
 def _channels(module: nn.Module, group: Group) -> int:

@@ -12,7 +12,7 @@ from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from snnsl_plugin.anatomy import set_aside
-from snnsl_plugin.compaction.neurons import neuron_pruners
+from snnsl_plugin.compaction.neurons import NeuronPruner, neuron_pruners
 from snnsl_plugin.compaction.tracing import Forward, How, forward_fn
 from snnsl_plugin.errors import BadOption, CannotCut
 
@@ -83,9 +83,10 @@ def traced(
     failures = []
     for how in modes:
         seen: dict[nn.Module, int] = {}
+        held: dict[nn.Module, dict[str, int]] = {}
         given = {
-            "forward_fn": forward_fn(how, seen, user=forward, neuron_types=neuron_types),
-            "customized_pruners": neuron_pruners(model, seen, neuron_types=neuron_types),
+            "forward_fn": forward_fn(how, seen, held, user=forward, neuron_types=neuron_types),
+            "customized_pruners": neuron_pruners(model, seen, held, neuron_types=neuron_types),
         }
         try:
             # Torch-Pruning leaves its hooks where a pass fails, and eval mode in any case.
@@ -126,3 +127,39 @@ def _flattens(node: Any) -> bool:
     tail = len(before) - len(after) + 1  # how many trailing axes have become one
     merged = int(torch.tensor(before[-tail:]).prod()) if tail >= 2 else 0
     return tail >= 2 and after[-1] == merged and after[:-1] == before[:-tail]
+
+
+def holding(graph: DependencyGraph) -> Callable[[], None]:
+    """Remembers a graph, to be put back where the cut that it was used for is undone.
+
+    Cutting replaces parameters of modules that Torch-Pruning does not know, and counts channels down in concatenations,
+    splits, slices and outputs, in neurons and in the history.
+
+    Args:
+        graph: not changed.
+
+    Returns:
+        What puts everything back, in place.
+    """
+    nodes, names, history = dict(graph.module2node), dict(graph._param_to_name), list(graph._pruning_history)
+    operations = {
+        module: {key: list(value) if isinstance(value, list) else value for key, value in vars(module).items()}
+        for module in nodes
+        if isinstance(module, nn.Module) and type(module).__module__ == "torch_pruning.ops"
+    }
+    pruners = {each: dict(each._seen) for each in graph.CUSTOMIZED_PRUNERS.values() if isinstance(each, NeuronPruner)}
+
+    def restore() -> None:
+        for held, before in ((graph.module2node, nodes), (graph._param_to_name, names)):
+            held.clear()
+            held.update(before)
+        for module, node in nodes.items():
+            node.module = module
+        for module, attributes in operations.items():
+            vars(module).update(attributes)
+        for pruner, seen in pruners.items():
+            pruner._seen.clear()
+            pruner._seen.update(seen)
+        graph._pruning_history[:] = history
+
+    return restore

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snnsl_plugin.anatomy import LAYERS, is_neuron, reset_, set_aside
+from snnsl_plugin.compaction.neurons import multi_step
 from snnsl_plugin.errors import CannotCut
 from snnsl_plugin.training.affine import NORMS
 
@@ -55,8 +56,8 @@ def silence_(model: nn.Module, channels: Mapping[str, Sequence[int]], neuron_typ
 def _muting(gone: list[int]) -> Callable[[Any, Any, Any], Any]:
     def hook(neuron: Any, _: Any, output: Any) -> Any:
         spikes = output[0] if isinstance(output, tuple) else output
-        axis = min(2 if getattr(neuron, "step_mode", "s") == "m" else 1, spikes.dim() - 1)
-        muted = spikes.index_fill(axis, torch.tensor(gone, device=spikes.device), 0.0)
+        axis = min(2 if multi_step(neuron) else 1, spikes.dim() - 1)
+        muted = spikes.index_fill(axis, torch.tensor(gone, dtype=torch.long, device=spikes.device), 0.0)
         return (muted, *output[1:]) if isinstance(output, tuple) else muted
 
     return hook

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnsl_plugin.anatomy import neurons, reset_, shadow, time_first
+from snnsl_plugin.anatomy import neurons, reset_, set_aside, shadow
+from snnsl_plugin.compaction.neurons import Given, multi_step, per_channel
 
 #: `s`: one time step without a time axis; `m`: the code as it stands, for models that only run in multi-step mode.
 How: TypeAlias = Literal["s", "m"]
@@ -19,6 +21,7 @@ Forward: TypeAlias = Callable[[nn.Module, Any], Any]
 def forward_fn(
     how: How,
     seen: dict[nn.Module, int],
+    held: dict[nn.Module, dict[str, int]],
     *,
     user: Forward | None = None,
     neuron_types: Sequence[type[nn.Module]] = (),
@@ -32,6 +35,7 @@ def forward_fn(
     Args:
         how: in which mode the model runs.
         seen: filled with how many channels each neuron got.
+        held: filled with the axis of the channels in each tensor of a neuron that has a number for each of them.
         user: how the model is called; `model(x)`, `model(*x)` or `model(**x)` where omitted.
         neuron_types: classes of one's own that are neurons.
 
@@ -41,10 +45,12 @@ def forward_fn(
     """
 
     def forward(model: nn.Module, example: Any) -> Any:
-        timed = time_first(model)
+        run = user or call
+        alone = neurons(model, tuple(neuron_types))
+        timed = any(multi_step(neuron) for neuron in alone.values())
+        held.update(_held(model, list(alone.values()), lambda: run(model, example)))
         with traceable(model, how, seen, neuron_types=neuron_types):
-            x = _first_step(example) if how == "s" and timed else example
-            return (user or call)(model, x)
+            return run(model, _first_step(example) if how == "s" and timed else example)
 
     return forward
 
@@ -53,7 +59,7 @@ def forward_fn(
 def traceable(
     model: nn.Module, how: How, seen: dict[nn.Module, int], *, neuron_types: Sequence[type[nn.Module]] = ()
 ) -> Iterator[None]:
-    """The model at rest, its neurons element-wise; step modes, forwards and memories are as before afterwards.
+    """The model at rest, its neurons element-wise; afterwards it is at rest again, step modes and forwards as before.
 
     Args:
         model: any model.
@@ -66,8 +72,7 @@ def traceable(
         stack.callback(reset_, model)
         alone = neurons(model, tuple(neuron_types))
         for neuron in alone.values():
-            axis = 2 if how == "m" and getattr(neuron, "step_mode", "s") == "m" else 1
-            shadow(neuron, _passing_on(neuron, axis, seen), stack)
+            shadow(neuron, _passing_on(neuron, 2 if how == "m" and multi_step(neuron) else 1, seen), stack)
         if how == "s":
             for module in model.modules():
                 _in_single_step(module, stack)
@@ -83,6 +88,34 @@ def call(model: nn.Module, x: Any) -> Any:
     return model(x)
 
 
+def _held(model: nn.Module, alone: Sequence[nn.Module], run: Callable[[], Any]) -> dict[nn.Module, dict[str, int]]:
+    # Which tensors belong to channels shows where neurons run as they are: with all their steps.
+    given: dict[nn.Module, Given] = {}
+
+    def note(neuron: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and neuron not in given:
+            x = args[0]
+            axis = min(2 if multi_step(neuron) else 1, x.dim() - 1)
+            given[neuron] = Given(tuple(x.shape), axis, x.dtype, x.device)
+
+    owners = [neuron for neuron in alone if any(t.numel() > 1 for t in (*neuron.parameters(), *_plain(neuron)))]
+    with set_aside(model), torch.no_grad():
+        if owners:
+            model.eval()
+            for neuron in owners:
+                neuron.register_forward_pre_hook(note)  # set_aside takes it away
+            run()
+            reset_(model)
+            for neuron in owners:
+                neuron._forward_pre_hooks.clear()
+        return {neuron: per_channel(neuron, given[neuron]) for neuron in given}
+
+
+def _plain(neuron: nn.Module) -> list[Tensor]:
+    attributes = [value for module in neuron.modules() for value in vars(module).values()]
+    return [*neuron.buffers(), *(value for value in attributes if isinstance(value, Tensor))]
+
+
 def _passing_on(neuron: nn.Module, axis: int, seen: dict[nn.Module, int]) -> Callable[..., Tensor]:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
         seen[neuron] = x.shape[axis] if x.dim() > axis else x.shape[-1]
@@ -96,20 +129,22 @@ def _in_single_step(module: nn.Module, stack: ExitStack) -> None:
     from spikingjelly.activation_based.layer import bn
 
     if isinstance(module, layer.SeqToANNContainer | layer.MultiStepContainer):
-        shadow(module, lambda x: nn.Sequential.forward(module, x), stack)
+        shadow(module, _once(nn.Sequential.forward, module), stack)
     elif isinstance(module, bn._ThresholdDependentBatchNormBase | bn._TemporalEffectiveBatchNormBase):
         # These norms scale a batch norm by a constant or by a weight a step, neither of which moves channels.
-        shadow(module, lambda x: _BatchNorm.forward(module, x), stack)  # type: ignore[arg-type]
-    elif (
-        isinstance(module, base.StepModule) and "_step_mode" in module.__dict__ and "s" in module.supported_step_mode()
-    ):
-        stack.callback(module.__dict__.__setitem__, "_step_mode", module.__dict__["_step_mode"])
+        shadow(module, _once(_BatchNorm.forward, module), stack)
+    elif isinstance(module, base.StepModule) and "_step_mode" in vars(module) and "s" in module.supported_step_mode():
+        stack.callback(vars(module).__setitem__, "_step_mode", module.step_mode)
         module.step_mode = "s"
+
+
+def _once(forward: Callable[..., Any], module: nn.Module) -> Callable[[Any], Any]:
+    return lambda x: forward(module, x)
 
 
 def _first_step(example: Any) -> Any:
     if isinstance(example, Tensor):
-        return example[0]
+        return example[0] if example.dim() else example
     if isinstance(example, dict):
         return {key: _first_step(value) for key, value in example.items()}
     if isinstance(example, tuple | list):
