@@ -131,9 +131,21 @@ def forgets(module: nn.Module) -> bool:
     return not metric and callable(getattr(module, "reset", None))
 
 
-def time_first(model: nn.Module) -> bool:
-    """Whether the model takes (T, N, ...): true where a neuron runs in multi-step mode."""
-    return any(getattr(neuron, "step_mode", "s") == "m" for neuron in neurons(model).values())
+def time_first(model: nn.Module, extra: tuple[type[nn.Module], ...] = ()) -> bool:
+    """Whether the model takes (T, N, ...): true where a neuron does.
+
+    Args:
+        model: any model.
+        extra: other classes to count as neurons.
+    """
+    return any(multi_step(neuron) for neuron in neurons(model, extra).values())
+
+
+def multi_step(neuron: nn.Module) -> bool:
+    """Whether a neuron takes (T, N, C, ...): by its step mode, or because it has no other, as a PSN."""
+    mode = getattr(neuron, "step_mode", None)
+    supported = getattr(neuron, "supported_step_mode", None)
+    return mode == "m" if mode is not None else callable(supported) and "s" not in supported()
 
 
 def shadow(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:

@@ -84,6 +84,7 @@ class Cutting:
         self._snapshot = _Snapshot(self._model)
         reset_(self._model)
         self._parameters = _count(self._model)
+        self._frozen = [name for name, parameter in self._model.named_parameters() if not parameter.requires_grad]
         self._dense = copied(self._model) if self._verify else None
         return self
 
@@ -119,6 +120,8 @@ class Cutting:
             self._undo()
             raise
         if error is None and told is None:
+            for name in self._frozen:  # Torch-Pruning's new tensors all have gradients
+                self._model.get_parameter(name).requires_grad_(False)
             layers = {name: gone for name, gone in self._gone.items() if name in self._before}
             self.removed = Removed(layers, self._before, (self._parameters, _count(self._model)))
             reset_(self._model)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import neurons, reset_, shadow
-from snnsl_plugin.compaction.neurons import multi_step
+from snnsl_plugin.anatomy import neurons, reset_, shadow, time_first
 from snnsl_plugin.compaction.tracing import Forward, call
 from snnsl_plugin.errors import CannotCut
 
@@ -52,7 +51,7 @@ def difference(
     both = (dense, cut)
     floating = {parameter.dtype for model in both for parameter in model.parameters() if parameter.is_floating_point()}
     exact = floating <= {torch.float32, torch.float64}
-    calls = 1 if any(multi_step(neuron) for neuron in neurons(dense, tuple(neuron_types)).values()) else _CALLS
+    calls = 1 if time_first(dense, tuple(neuron_types)) else _CALLS
     for model in both:
         model.eval()
         if exact:

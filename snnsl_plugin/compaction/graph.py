@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -90,7 +91,7 @@ def traced(
         }
         try:
             # Torch-Pruning leaves its hooks where a pass fails, and eval mode in any case.
-            with set_aside(model), torch.enable_grad():
+            with set_aside(model), torch.enable_grad(), _thawed(model):
                 return build(given, how), how
         except TRACE_ERRORS as error:
             failures.append((how, error))
@@ -99,6 +100,19 @@ def traced(
         f"Torch-Pruning cannot trace this {type(model).__name__} ({told}): check the example inputs, pass a forward_fn "
         "that calls the model, or replace the module that the message names"
     ) from failures[-1][1]
+
+
+@contextmanager
+def _thawed(model: nn.Module) -> Iterator[None]:
+    """All parameters with gradients, for as long: what is frozen is not in the graph that Torch-Pruning walks."""
+    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def mend_time_axis_(graph: DependencyGraph) -> None:

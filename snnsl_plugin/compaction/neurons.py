@@ -98,13 +98,6 @@ def neuron_pruners(
     return {type(neuron): pruner for neuron in neurons(model, tuple(neuron_types)).values()}
 
 
-def multi_step(neuron: nn.Module) -> bool:
-    """Whether a neuron takes (T, N, C, ...): by its step mode, or because it has no other, as a PSN."""
-    mode = getattr(neuron, "step_mode", None)
-    supported = getattr(neuron, "supported_step_mode", None)
-    return mode == "m" if mode is not None else callable(supported) and "s" not in supported()
-
-
 def per_channel(neuron: nn.Module, given: Given) -> dict[str, int]:
     """The tensors of a neuron that have a number for each channel: the axis of the channels, by dotted name.
 

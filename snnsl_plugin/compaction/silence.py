@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import LAYERS, is_neuron, reset_, set_aside
-from snnsl_plugin.compaction.neurons import multi_step
+from snnsl_plugin.anatomy import LAYERS, is_neuron, multi_step, set_aside
 from snnsl_plugin.errors import CannotCut
 from snnsl_plugin.training.affine import NORMS
 
@@ -23,8 +22,7 @@ def copied(model: Model) -> Model:
     Raises:
         CannotCut: the model cannot be copied.
     """
-    reset_(model)
-    with set_aside(model):
+    with set_aside(model):  # at rest, so no graph of an earlier batch is in the way
         try:
             return copy.deepcopy(model)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -51,12 +49,15 @@ def silence_(model: nn.Module, channels: Mapping[str, Sequence[int]], neuron_typ
             for tensor in (module.weight, module.bias):
                 if isinstance(tensor, Tensor):
                     tensor.data[list(gone)] = 0.0
+            if isinstance(module, NORMS) and module.weight is None:
+                module.register_forward_hook(_muting(sorted(set(gone))))  # a running mean is taken off silence, too
 
 
 def _muting(gone: list[int]) -> Callable[[Any, Any, Any], Any]:
-    def hook(neuron: Any, _: Any, output: Any) -> Any:
+    def hook(module: Any, _: Any, output: Any) -> Any:
         spikes = output[0] if isinstance(output, tuple) else output
-        axis = min(2 if multi_step(neuron) else 1, spikes.dim() - 1)
+        last = spikes.dim() - 1
+        axis = last if isinstance(module, nn.LayerNorm) else min(2 if multi_step(module) else 1, last)
         muted = spikes.index_fill(axis, torch.tensor(gone, dtype=torch.long, device=spikes.device), 0.0)
         return (muted, *output[1:]) if isinstance(output, tuple) else muted
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnsl_plugin.anatomy import neurons, reset_, set_aside, shadow
-from snnsl_plugin.compaction.neurons import Given, multi_step, per_channel
+from snnsl_plugin.anatomy import multi_step, neurons, reset_, set_aside, shadow, time_first
+from snnsl_plugin.compaction.neurons import Given, per_channel
 
 #: `s`: one time step without a time axis; `m`: the code as it stands, for models that only run in multi-step mode.
 How: TypeAlias = Literal["s", "m"]
@@ -47,7 +47,7 @@ def forward_fn(
     def forward(model: nn.Module, example: Any) -> Any:
         run = user or call
         alone = neurons(model, tuple(neuron_types))
-        timed = any(multi_step(neuron) for neuron in alone.values())
+        timed = time_first(model, tuple(neuron_types))
         held.update(_held(model, list(alone.values()), lambda: run(model, example)))
         with traceable(model, how, seen, neuron_types=neuron_types):
             return run(model, _first_step(example) if how == "s" and timed else example)

@@ -17,6 +17,7 @@ _HOME = {
     "TransformersEvaluator": "evaluators",
     "explore": "nas",
     "SpikingDynamicPruner": "pruner",
+    "SpikingModelSpeedup": "speedup",
     "apply_masks_": "masks",
     "export_masks": "masks",
     "register_settings": "settings",
@@ -26,6 +27,7 @@ __all__ = [
     "OptunaTuner",
     "ReverseKDDistiller",
     "SpikingDynamicPruner",
+    "SpikingModelSpeedup",
     "SpikingSpace",
     "StructureLearningEvaluator",
     "TransformersEvaluator",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from snnsl_plugin.for_nni.nas import SpikingSpace, StructureLearningEvaluator, explore
     from snnsl_plugin.for_nni.pruner import SpikingDynamicPruner
     from snnsl_plugin.for_nni.settings import register_settings
+    from snnsl_plugin.for_nni.speedup import SpikingModelSpeedup
     from snnsl_plugin.for_nni.tuner import OptunaTuner
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from snnsl_plugin.anatomy import LAYERS, neurons, weight_layers
+from snnsl_plugin.anatomy import LAYERS, multi_step, neurons, weight_layers
 from snnsl_plugin.core.spikes import spikes_per_channel
 from snnsl_plugin.errors import MissingStatistic, NothingMatched
 
@@ -103,7 +103,7 @@ class SpikeRecorder:
     def output_rates(self) -> dict[str, Tensor]:
         """Firing rate per channel of each neuron layer, per step: shape (C,), in [0, 1].
 
-        The channel of a neuron layer is axis -3 where its output has sites (H, W), else the last axis.
+        The channel of a neuron layer is the axis behind the batch.
         """
         return self._rates("output/")
 
@@ -153,7 +153,7 @@ class SpikeRecorder:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._counts_now(module):
                 spikes = output[0] if isinstance(output, tuple) else output
-                self._add(f"output/{name}", spikes, -3 if spikes.dim() >= 4 else -1)
+                self._add(f"output/{name}", spikes, min(2 if multi_step(module) else 1, spikes.dim() - 1))
 
         return hook
 

@@ -217,3 +217,26 @@ def test_channels_without_a_neuron_behind_them_are_silent_in_their_layer_and_the
     assert cutting.removed is not None
     assert cutting.removed.channels == {"0": [1, 4]}
     assert model[3].in_features == 4 * 36
+
+
+def test_a_frozen_layer_is_cut_and_stays_frozen() -> None:
+    model = lively_(Gap())
+    model.conv1.weight.requires_grad_(False)
+    graph = dependency_graph(model, X)
+    assert not model.conv1.weight.requires_grad
+    with Cutting(model, X) as cutting:
+        cutting.cut(group(graph, model.conv1, [0, 3]))
+    assert model.conv1.weight.shape[0] == 6
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["conv1.weight"]
+
+
+def test_a_norm_without_scale_says_nothing_for_a_silent_channel_with_no_neuron_behind_it() -> None:
+    model = nn.Sequential(
+        layer.Conv2d(3, 8, 3, bias=False), layer.BatchNorm2d(8, affine=False), layer.Conv2d(8, 4, 3), lif()
+    )
+    model[1].running_mean.copy_(torch.linspace(-1, 1, 8))
+    graph = dependency_graph(model, X)
+    with Cutting(model, X) as cutting:
+        cutting.cut(group(graph, model[0], [0, 7]))
+    assert cutting.removed is not None
+    assert cutting.removed.channels == {"0": [0, 7]}

@@ -6,7 +6,8 @@ from compaction.families import ChannelNeuron, OverTime
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snnsl_plugin.compaction.neurons import Given, NeuronPruner, multi_step, per_channel
+from snnsl_plugin.anatomy import multi_step
+from snnsl_plugin.compaction.neurons import Given, NeuronPruner, per_channel
 
 
 def given(*shape: int, axis: int = 2) -> Given:

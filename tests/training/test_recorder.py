@@ -98,3 +98,11 @@ def test_nothing_to_record_is_an_error() -> None:
         SpikeRecorder(nn.ReLU())
     with pytest.raises(NothingMatched, match="are not layers of the model"):
         SpikeRecorder(nn.Linear(1, 1), layers=["conv9"])
+
+
+@pytest.mark.parametrize(("mode", "shape"), [("s", (5, 3, 7)), ("m", (4, 5, 3, 7))])
+def test_a_neuron_of_a_1d_net_has_its_channels_behind_the_batch(mode, shape):
+    node = neuron.IFNode(step_mode=mode)
+    with SpikeRecorder(nn.Sequential(node)) as recorder:
+        node(torch.full(shape, 2.0))
+    assert recorder.output_rates()["0"].tolist() == [1.0, 1.0, 1.0]
