@@ -34,6 +34,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from snnsl_plugin.for_torch_pruning.calibration import calibrate
+    from snnsl_plugin.for_torch_pruning.dynamic import SpikingDynamicPruner
+    from snnsl_plugin.for_torch_pruning.finetuning import reverse_kd_finetune
+    from snnsl_plugin.for_torch_pruning.importance import SpikingImportance
+    from snnsl_plugin.for_torch_pruning.installation import install, uninstall
     from snnsl_plugin.for_torch_pruning.pruners import (
         SpikingBNScalePruner,
         SpikingGroupNormPruner,
