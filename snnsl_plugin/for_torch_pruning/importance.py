@@ -48,7 +48,8 @@ class SpikingImportance(tp.importance.GroupMagnitudeImportance):  # type: ignore
         statistic: `output`: rates of the neurons in a group, which only the pruners of this package put there;
             `input`: the share of non-zero inputs of the layers that read the channels, also across pools and flatten,
             which any pruner of Torch-Pruning has.
-        rate_power: >= 0.
+        rate_power: above 0, channels that fire often are worth more; below 0, spikes are a cost, and a channel is kept
+            for its weights per spike, which saves synaptic operations; 0 leaves rates out.
         weight_power: >= 0; 0 takes rates alone.
         criterion: the score of a weight: a registered name such as `magnitude`, `taylor`, `fisher` or `spike_saliency`,
             or a function of a `Layer`, as `partial(spike_saliency, power=1.0)`. Gradients are taken through the
@@ -92,9 +93,14 @@ class SpikingImportance(tp.importance.GroupMagnitudeImportance):  # type: ignore
             raise BadOption(
                 f"statistic={statistic!r}: choose 'output' (of neurons) or 'input' (of the layers that read)"
             )
-        for word, power in (("rate_power", rate_power), ("weight_power", weight_power), ("p", p)):
+        for word, power in (("weight_power", weight_power), ("p", p)):
             if not (math.isfinite(power) and power >= 0):
                 raise BadOption(f"{word}={power} is not a finite number >= 0")
+        if not math.isfinite(rate_power) or (rate_power < 0 and not uninformative_first):
+            raise BadOption(
+                f"rate_power={rate_power}: it is finite, and below 0 only with uninformative_first, because a silent "
+                "channel would be worth infinitely much"
+            )
         self.statistic, self.rate_power, self.weight_power = statistic, rate_power, weight_power
         self.uninformative_first = uninformative_first
         self.criterion = registry.get("criteria", criterion) if isinstance(criterion, str) else criterion
@@ -117,6 +123,7 @@ class SpikingImportance(tp.importance.GroupMagnitudeImportance):  # type: ignore
         if self.rate_power or self.uninformative_first:
             rate, saturated = self._rates(group, weights)
             silent = rate == 0
+            rate = rate.masked_fill(silent, 1.0) if self.rate_power < 0 else rate  # the silent go first in any case
             scores = rate.pow(self.rate_power) * weights.pow(self.weight_power)
         elif self.weight_power != 1:
             scores = weights.pow(self.weight_power)

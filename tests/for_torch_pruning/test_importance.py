@@ -60,6 +60,15 @@ def test_scores_worked_by_hand():
     assert float(normalized.mean()) == pytest.approx(1.0)
 
 
+def test_below_zero_a_channel_is_kept_for_its_weights_per_spike():
+    model, x = hand_made()
+    calibrate(model, [x])
+    score = SpikingImportance(p=2, normalizer=None, rate_power=-0.5)(groups_of(model, x)["0"])
+    assert score.tolist()[1:3] == pytest.approx([0.625 / 0.5**0.5, 2.53125 / 0.25**0.5])
+    assert score[0] == 0  # silent
+    assert 0 < score[3] < 1e-30  # saturated
+
+
 def test_silent_channels_come_before_saturated_ones_and_those_before_all_others():
     model, x = hand_made()
     calibrate(model, [x])
@@ -325,7 +334,8 @@ def test_permuting_channels_permutes_scores():
     ("options", "says"),
     [
         ({"statistic": "inputs"}, "statistic='inputs'"),
-        ({"rate_power": -1.0}, "rate_power=-1.0"),
+        ({"rate_power": -1.0, "uninformative_first": False}, "rate_power=-1.0"),
+        ({"rate_power": float("nan")}, "rate_power=nan"),
         ({"weight_power": float("nan")}, "weight_power=nan"),
         ({"p": float("inf")}, "p=inf"),
     ],
