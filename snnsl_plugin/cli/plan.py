@@ -34,7 +34,7 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
     if densities:
         table = Table("epoch", "density at its end", title=f"{plan['steps_per_epoch']} steps an epoch")
         for epoch, density in enumerate(densities, start=1):
-            table.add_row(str(epoch), f"{density:.4f}")
+            table.add_row(str(epoch), "-" if density is None else f"{density:.4f}")
         console.print(table)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from snnsl_plugin import registry
+from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.datasets._splits import Splits
 from snnsl_plugin.errors import BadCheckpoint, BadOption
@@ -21,6 +25,8 @@ from snnsl_plugin.recipe.nni_pruner import driven
 from snnsl_plugin.recipe.nni_types import NniPruning
 from snnsl_plugin.recipe.options import Choice, build
 from snnsl_plugin.recipe.schema import Dense, Recipe
+from snnsl_plugin.recipe.torch_pruning_pruner import cutting
+from snnsl_plugin.recipe.torch_pruning_types import Cut, SpikingDynamic
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.loop import Training, batches, scaler_for
@@ -28,8 +34,9 @@ from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.seeds import derived
 
 if TYPE_CHECKING:
-    from snnsl_plugin.for_nni.driver import DrivenPruner
+    from snnsl_plugin.for_nni.driver import DrivenPruner as NniPruner
     from snnsl_plugin.for_nni.patched_loss import PatchedLoss
+    from snnsl_plugin.for_torch_pruning.driver import DrivenPruner as ChannelPruner
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -52,9 +59,13 @@ class Assembled:
     model: nn.Module
     optimizer: Optimizer
     how: Training
-    pruner: DynamicPruner | DrivenPruner | None
+    pruner: DynamicPruner | NniPruner | ChannelPruner | None
     distiller: ReverseDistiller | PatchedLoss | None
     scaler: GradScaler
+    sizes: dict[str, int]
+    """Weights of the dense network, by layer."""
+    parameters: int
+    """All parameters of the dense network."""
 
 
 def data(recipe: Recipe) -> Data:
@@ -110,6 +121,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         UsageError: a pattern that matches no layer, a duration out of order, a guide that cannot be loaded, ...
     """
     model = network(recipe, parts.splits)
+    dense = ({name: layer.weight.numel() for name, layer in weight_layers(model).items()}, _count(model))
     kind = _OPTIMIZERS[recipe.train.optimizer.name]
     options = recipe.train.optimizer.model_dump(exclude={"name"})
     known = {"steps_per_epoch": len(parts.train), "total_steps": len(parts.train) * recipe.train.epochs}
@@ -128,10 +140,22 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         # NNI moves the weights into parameters of its own and makes the optimizer and the loss that train them.
         example = next(batches(parts.validation, how.device))[0]
         hosted = driven(recipe.pruning, model, kind, options, seed=recipe.seed, example=example, **known)
-        return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler)
+        return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler, *dense)
     optimizer = kind(model.parameters(), **options)
-    pruner = _pruner(recipe, model, optimizer, known)
-    return Assembled(parts, model, optimizer, how, pruner, distiller, scaler)
+    pruner: DynamicPruner | ChannelPruner | None
+    if isinstance(recipe.pruning, Cut | SpikingDynamic):
+        drawn = partial(drawn_batches, parts.train, how.device, recipe.seed)
+        example = next(batches(parts.validation, how.device))[0]
+        pruner = cutting(recipe.pruning, model, optimizer, seed=recipe.seed, example=example, draw=drawn, **known)
+    else:
+        pruner = _pruner(recipe, model, optimizer, known)
+    return Assembled(parts, model, optimizer, how, pruner, distiller, scaler, *dense)
+
+
+def drawn_batches(part: Loader, device: str, seed: int, number: int) -> list[tuple[Tensor, Tensor]]:
+    """A number of batches of a part, always the same ones for a seed; all where there are fewer."""
+    with closing(batches(part, device, seed)) as drawn:  # closed, it gives the caller's random numbers back
+        return list(islice(drawn, number))
 
 
 def load_network(run_dir: Path, parts: Data) -> nn.Module:
@@ -154,6 +178,10 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
     elsewhere = trained_by.train.model_copy(update={"device": "cpu"})
     model = network(trained_by.model_copy(update={"train": elsewhere}), parts.splits)
     try:
+        if (run_dir / folder.COMPACT).is_file():
+            from snnsl_plugin.compaction.checkpoint import load_compact
+
+            return load_compact(run_dir / folder.COMPACT, model)
         model.load_state_dict(checkpoint.load(run_dir / folder.CHECKPOINT)["model"])
     except (RuntimeError, KeyError) as error:
         raise BadCheckpoint(f"the network of {run_dir} does not fit this data: {str(error).splitlines()[0]}") from error
@@ -162,7 +190,7 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
 
 def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int]) -> DynamicPruner | None:
     pruning = recipe.pruning
-    if isinstance(pruning, Dense | NniPruning):
+    if isinstance(pruning, Dense | NniPruning | Cut | SpikingDynamic):
         return None
     rule = pruning.registered_name
     chosen = {option: _built(getattr(pruning, option)) for option in registry.options("rules", rule)}
@@ -199,6 +227,10 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
         per_step=wanted.per_step,
         logit_scale=wanted.logit_scale,
     )
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _built(value: Any) -> Any:

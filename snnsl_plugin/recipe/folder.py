@@ -15,6 +15,7 @@ from snnsl_plugin.errors import BadCheckpoint, BadOption, RunFolderInUse
 from snnsl_plugin.training.checkpoint import write_text
 
 CHECKPOINT = "checkpoint.safetensors"
+COMPACT = "compact.safetensors"
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
 JOURNAL = "metrics.jsonl"

@@ -19,7 +19,7 @@ from snnsl_plugin.errors import BadCheckpoint
 from snnsl_plugin.metrics.measure import Measurement, measure
 from snnsl_plugin.metrics.memory import peak_memory_mib
 from snnsl_plugin.metrics.paths import live_paths
-from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe import compact, folder
 from snnsl_plugin.recipe.assemble import Assembled, Data, assemble
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import dump
@@ -89,18 +89,20 @@ def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
     try:
         if tree["progress"]["result"] is not None:  # killed after its last checkpoint and before result.json
             return {key: tree["progress"][key] for key in fresh}
-        if made.pruner and not isinstance(made.pruner, DynamicPruner):
+        if made.pruner and not isinstance(made.pruner, DynamicPruner | compact.Cutting):
             _log.warning(
                 "%s: a pruner of NNI cannot go on from the middle, so the training of the sparse network starts again, "
                 "from the same seed",
                 path.parent,
             )
             return fresh
+        if isinstance(made.pruner, compact.Cutting):
+            compact.go_on_(made.pruner, made.model, made.distiller, tree)
         made.model.load_state_dict(tree["model"])
         made.optimizer.load_state_dict(tree["optimizer"])
         if isinstance(made.pruner, DynamicPruner):
             made.pruner.load_state_dict(tree["pruner"])
-        if made.distiller:
+        if made.distiller and not isinstance(made.pruner, compact.Cutting):
             made.distiller.load_state_dict(tree["distiller"], made.model)
         made.scaler.load_state_dict(tree["scaler"])
         return {key: tree["progress"][key] for key in fresh}
@@ -145,13 +147,15 @@ def _finish(
     model.eval()
     last = measure(model, batches(test, made.how.device), synops=False)
     model.load_state_dict(saved["best"]["model"])
-    masks = {key: value.clone() for key, value in pruner.masks.items()} if pruner else {}
+    # What is cut is gone and has no mask.
+    masked = None if isinstance(pruner, compact.Cutting) else pruner
+    masks = {key: value.clone() for key, value in masked.masks.items()} if masked else {}
     if pruner:
         pruner.finish()
     measured = measure(model, batches(test, made.how.device), masks=masks or None)
     paths = live_paths(model, next(batches(test, made.how.device))[0][:, :1], masks=masks or None)
-    sizes = _sizes(model)
-    kept = {layer: int(masks[f"{layer}.weight"].count_nonzero()) if masks else n for layer, n in sizes.items()}
+    left, sizes = _sizes(model), made.sizes
+    kept = {layer: int(masks[f"{layer}.weight"].count_nonzero()) if masks else n for layer, n in left.items()}
     parameters = sum(p.numel() for p in model.parameters())
     total = sum(sizes.values())
     requested = pruner.requested if pruner else sizes
@@ -170,7 +174,7 @@ def _finish(
         "density": {
             "weights": {
                 "requested": pruner.target if pruner else 1.0,
-                "achieved": mask_functions.density(masks.values()) if masks else 1.0,
+                "achieved": mask_functions.density(masks.values()) if masks else sum(kept.values()) / total,
                 "kept": sum(kept.values()),
                 "total": total,
             },
@@ -191,7 +195,7 @@ def _finish(
         },
         "regrown": pruner.born if pruner else 0,
         **_measured(measured),
-        "parameters": {"dense": parameters, "kept": parameters - total + sum(kept.values())},
+        "parameters": {"dense": made.parameters, "kept": parameters - sum(left.values()) + sum(kept.values())},
         "epochs": saved["epoch"],
         "selected_epoch": saved["best"]["epoch"],
         "seconds_per_epoch": statistics.median(saved["seconds"]),
@@ -203,6 +207,8 @@ def _finish(
     }
     # The result lies in the checkpoint too: the state to resume from is gone from it, so a run that is killed before
     # result.json is written goes on from here.
+    if isinstance(pruner, compact.Cutting):
+        compact.save(run_dir, model, pruner)
     progress = saved | {"best": None, "result": result}
     checkpoint.save(
         run_dir / folder.CHECKPOINT, {"digest": own, "progress": progress, "model": model.state_dict(), "masks": masks}
@@ -250,7 +256,7 @@ def _write(journal: Journal, event: Event) -> None:
 def versions() -> dict[str, str]:
     """What a run was made with."""
     found = {"python": platform.python_version(), "snnsl-plugin": __version__}
-    for name in ("torch", "torchvision", "spikingjelly", "tonic", "numpy", "scikit-learn", "nni"):
+    for name in ("torch", "torchvision", "spikingjelly", "tonic", "numpy", "scikit-learn", "nni", "torch-pruning"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ from snnsl_plugin.recipe.durations import Duration, in_order
 from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
 from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, problem, union
 from snnsl_plugin.recipe.schedule_ends import ends
+from snnsl_plugin.recipe.torch_pruning_types import TORCH_PRUNING_TYPES, Cut, SpikingDynamic
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: What the options of a rule must stay within, by name; a rule checks the same at each update.
@@ -147,13 +148,13 @@ class Tracking(Block):
 
 if TYPE_CHECKING:
     AnyData: TypeAlias = Data
-    AnyPruning: TypeAlias = Dense | Pruning | NniPruning
+    AnyPruning: TypeAlias = Dense | Pruning | NniPruning | Cut | SpikingDynamic
 else:
     AnyData = union("data set", [model("datasets", name, Data) for name in registry.names("datasets")])
     _RULES = [
         model("rules", name, Pruning, tag="type", prefix="snnsl.", checks=_RANGES) for name in registry.names("rules")
     ]
-    AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES], tag="type")
+    AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES, *TORCH_PRUNING_TYPES], tag="type")
 
 
 def _mention_extends(schema: dict[str, Any]) -> None:
@@ -187,6 +188,12 @@ class Recipe(Block):
     @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:
         guide = self.distillation.guide if self.distillation else None
+        if isinstance(self.pruning, Cut | SpikingDynamic) and getattr(guide, "ema", None) is not None:
+            raise problem(
+                "an average (ema) cannot follow a network that gets smaller on the way: leave ema out, or choose "
+                "another pruning type",
+                "distillation",
+            )
         if isinstance(self.pruning, Slim) and getattr(guide, "ema", None) is not None:
             raise problem(
                 "an average (ema) cannot follow a network to which NNI's SlimPruner adds parameters on the way: leave "

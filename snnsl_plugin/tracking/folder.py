@@ -17,7 +17,14 @@ from snnsl_plugin.tracking import journal
 Outcome = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 _OUTCOMES: dict[str, Outcome] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_AT_THE_END = ("result.json", "report.html", "checkpoint.safetensors", "state.json")
+_AT_THE_END = (
+    "result.json",
+    "report.html",
+    "checkpoint.safetensors",
+    "state.json",
+    "compact.safetensors",
+    "compact.json",
+)
 
 
 def is_training(run_dir: Path) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,14 @@ class Pruner(Protocol):
 
     def by_parameter(self) -> dict[nn.Parameter, Tensor]:
         """The masks of parameters whose dead gradients are not to be counted."""
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """A pruner that has a say in the gradients before the optimizer takes its step."""
+
+    def regularize_(self) -> None:
+        """Adds to the gradients, in place."""
 
 
 class Loss(Protocol):
@@ -122,7 +130,7 @@ def fit(
     schedule, total = LEARNING_RATES[how.lr_schedule], how.epochs * len(train)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    regularizer = pruner if isinstance(pruner, Regularizer) else None
     step = epochs_done * len(train)
     if distiller and step == 0:
         distiller.observe(model, 0)
@@ -148,7 +156,11 @@ def fit(
                 )
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)  # clipping, criteria and growths want the gradients as they are
+            if regularizer:
+                regularizer.regularize_()
             if how.clip is not None:
+                # Asked for anew: a pruner that cuts channels leaves other parameters behind.
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 clip_(parameters, how.clip, pruner.by_parameter() if pruner else {})
             scaler.step(optimizer)
             scale = scaler.get_scale()
@@ -187,7 +199,7 @@ def scaler_for(how: Training) -> GradScaler:
     return GradScaler(how.device, enabled=how.amp and how.device != "cpu")
 
 
-def batches(part: Batches, device: str, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(part: Batches, device: str, seed: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
     """One pass over a part, always the same one, on a device.
 
     Random encoders draw from the global generator, which is set for the pass and restored after it.

@@ -13,7 +13,10 @@ PINNED = {
     "cifar100": "2c9c8b3e054273d6",
     "digits": "973e75b2eda06989",
     "digits_reverse_kd": "aea59b1b4516f246",
+    "digits_structured": "b6b05a20cf043992",
+    "digits_structured_dynamic": "3056dad59b74b354",
     "nmnist": "ed59cc5a097697c8",
+    "vgg9_structured": "5b4909b0782c9d2d",
 }
 
 
