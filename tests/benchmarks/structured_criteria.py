@@ -154,6 +154,11 @@ def table(done: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def stored(path: Path) -> dict[str, dict]:
+    """Finished rows by seed."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def main() -> None:
     """Runs what is missing and prints the tables."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -172,12 +177,12 @@ def main() -> None:
             for criterion in ("dense", *CRITERIA):
                 for ratio in RATIOS if criterion != "dense" else (None,):
                     key = criterion if ratio is None else f"{criterion}/{ratio}"
-                    done = json.loads(path.read_text()) if path.is_file() else {}
-                    if key in done.get(str(seed), {}):
+                    if key in stored(path).get(str(seed), {}):
                         continue
                     made = judged(model, parts) if ratio is None else row(task, seed, criterion, ratio, chosen.cache)
+                    done = stored(path)  # another process may have added to it meanwhile
                     done.setdefault(str(seed), {})[key] = made
-                    fresh = path.with_suffix(".tmp")
+                    fresh = path.with_suffix(f".{os.getpid()}")
                     fresh.write_text(json.dumps(done, indent=1) + "\n")
                     os.replace(fresh, path)
         if path.is_file():
