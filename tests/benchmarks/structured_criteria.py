@@ -1,4 +1,4 @@
-"""Which channels to cut, and what mends the net afterwards: six criteria, two ratios, four stages, on the bench tasks.
+"""Which channels to cut, and what mends the net afterwards: seven criteria, two ratios, four stages, on the bench tasks.
 
     SNNSL_DATA=... python tests/benchmarks/structured_criteria.py --task digits cifar100 --seeds 0 1 2 --cache DIR
 
@@ -46,6 +46,7 @@ CRITERIA = {
     "Taylor": lambda: tp.importance.TaylorImportance(),
     "rate": lambda: SpikingImportance(p=2, weight_power=0.0),
     "rate x L2": lambda: SpikingImportance(p=2),
+    "L2 / rate^.25": lambda: SpikingImportance(p=2, rate_power=-0.25),
     "L2 / rate": lambda: SpikingImportance(p=2, rate_power=-1.0),
 }
 
