@@ -168,6 +168,24 @@ def _unshadow(module: nn.Module, before: Callable[..., Any] | None) -> None:
 
 
 @contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Neurons at their start; afterwards memories and train flags are as before.
+
+    Hooks stay where they are: some of them, like those of torch.nn.utils.prune, are part of what the model computes.
+    """
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+            # SpikingJelly's states: containers and synapse filters have some too.
+            memories = getattr(module, "_memories", None)
+            if isinstance(memories, dict):
+                stack.callback(module.__dict__.__setitem__, "_memories", memories)
+                module.__dict__["_memories"] = dict(memories)
+        reset_(model)
+        yield
+
+
+@contextmanager
 def set_aside(model: nn.Module) -> Iterator[None]:
     """Hooks out of the way and neurons at their start; afterwards hooks, memories and train flags are as before.
 
@@ -175,14 +193,8 @@ def set_aside(model: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
             for hooks in _HOOKS:
                 stack.callback(setattr, module, hooks, getattr(module, hooks))
                 setattr(module, hooks, OrderedDict())
-            # SpikingJelly's states: containers and synapse filters have some too.
-            memories = getattr(module, "_memories", None)
-            if isinstance(memories, dict):
-                stack.callback(module.__dict__.__setitem__, "_memories", memories)
-                module.__dict__["_memories"] = dict(memories)
-        reset_(model)
+        stack.enter_context(as_found(model))
         yield

@@ -16,6 +16,7 @@ from snnsl_plugin.compaction.equality import difference
 from snnsl_plugin.compaction.graph import dependency_graph
 from snnsl_plugin.compaction.lifeless import Going, check_seen, going
 from snnsl_plugin.compaction.masked_paths import paths_of
+from snnsl_plugin.compaction.plain import shared_parameters
 from snnsl_plugin.compaction.self_firing import self_firing
 from snnsl_plugin.compaction.silence import copied, silence_
 from snnsl_plugin.compaction.tracing import Forward
@@ -160,7 +161,9 @@ def _checked(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
             )
         if hasattr(module, "_nni_wrapper"):
             raise BadOption(f"{name!r} is wrapped by a pruner of NNI: call its `unwrap_model()` first")
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for names in shared_parameters(model).values():
+        raise BadOption(f"{' and '.join(names)} are one tensor, which a cut would make two: give each layer its own")
+    parameters = dict(model.named_parameters())
     kept = {}
     for name, mask in masks.items():
         if name not in parameters:
@@ -221,5 +224,9 @@ def _become_(module: nn.Module, small: nn.Module) -> None:
             else:
                 own[word] = tensor  # type: ignore[assignment]
     for word, value in vars(small).items():
-        if word != "training" and isinstance(value, int | tuple) and vars(module)[word] != value:
+        held = vars(module).get(word)
+        if isinstance(value, Tensor):  # one that is neither parameter nor buffer
+            if not isinstance(held, Tensor) or held.shape != value.shape:
+                vars(module)[word] = value
+        elif word != "training" and isinstance(value, int | tuple | list) and held != value:
             vars(module)[word] = value

@@ -11,9 +11,10 @@ from torch import nn
 from torch_pruning import DependencyGraph
 from torch_pruning.dependency.group import Group
 
-from snnsl_plugin.anatomy import LAYERS, is_neuron, reset_
+from snnsl_plugin.anatomy import is_neuron, reset_
 from snnsl_plugin.compaction.equality import difference
 from snnsl_plugin.compaction.graph import TRACE_ERRORS, dependency_graph, holding
+from snnsl_plugin.compaction.plain import CUTTABLE, shared_parameters, why_not
 from snnsl_plugin.compaction.silence import copied, silence_
 from snnsl_plugin.compaction.tracing import Forward
 from snnsl_plugin.errors import CannotCut
@@ -83,7 +84,7 @@ class Cutting:
     def __enter__(self) -> Cutting:
         self._snapshot = _Snapshot(self._model)
         reset_(self._model)
-        self._parameters = _count(self._model)
+        self._parameters, self._shared = _count(self._model), shared_parameters(self._model)
         self._frozen = [name for name, parameter in self._model.named_parameters() if not parameter.requires_grad]
         self._dense = copied(self._model) if self._verify else None
         return self
@@ -98,6 +99,10 @@ class Cutting:
             self._graphs[group._DG] = holding(group._DG)
         root, channels = group[0].dep.target.module, list(group[0].idxs)
         name = self._names.get(root, type(root).__name__)
+        for dependency, _ in group.items:
+            module = dependency.target.module
+            if isinstance(module, nn.Module) and (why := why_not(module, self._shared)):
+                raise self._refusal(self._names.get(module, name), why)
         try:
             for dependency, idxs in group.items:
                 module = dependency.target.module
@@ -145,7 +150,7 @@ class Cutting:
 
     def _has_channels(self, module: nn.Module, writes: bool) -> bool:
         own = isinstance(module, NORMS) or is_neuron(module, self._neuron_types)
-        return own or (writes and isinstance(module, LAYERS))
+        return own or (writes and isinstance(module, CUTTABLE))
 
     def _note(self, module: nn.Module, idxs: Sequence[int], group: Group) -> None:
         # A group speaks of channels as they are numbered when it is cut; the silent model has them all.
@@ -153,7 +158,7 @@ class Cutting:
         if module not in self._alive:
             channels = _channels(module, group)
             self._alive[module] = list(range(channels))
-            if isinstance(module, LAYERS):
+            if isinstance(module, CUTTABLE) and not isinstance(module, NORMS):
                 self._before[name] = channels
         alive, now = self._alive[module], set(idxs)
         self._gone.setdefault(name, []).extend(alive[index] for index in sorted(now))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnsl_plugin.anatomy import reset_, set_aside
+from snnsl_plugin.anatomy import as_found, reset_
 from snnsl_plugin.compaction.tracing import Forward
-from snnsl_plugin.errors import BadData, MissingStatistic, NothingMatched
+from snnsl_plugin.errors import BadData, BadOption, MissingStatistic, NothingMatched
 
 
 @torch.no_grad()
@@ -35,6 +35,7 @@ def recalibrate_(model: nn.Module, batches: Iterable[Any], *, forward: Forward |
     Raises:
         NothingMatched: no batch norm with running statistics.
         MissingStatistic: no batch, or a norm that no batch came by.
+        BadOption: a batch of one value a channel.
         BadData: statistics that are not finite.
 
     Example:
@@ -56,7 +57,7 @@ def recalibrate_(model: nn.Module, batches: Iterable[Any], *, forward: Forward |
         with ExitStack() as stack:
             for norm in norms.values():
                 stack.callback(setattr, norm, "momentum", norm.momentum)
-            stack.enter_context(set_aside(model))
+            stack.enter_context(as_found(model))
             _estimate_(model, norms, batches, forward)
     except BaseException:
         for buffer, held in before:
@@ -76,7 +77,14 @@ def _estimate_(model: nn.Module, norms: dict[str, _BatchNorm], batches: Iterable
     for batch in batches:
         x = batch[0] if isinstance(batch, tuple | list) else batch
         reset_(model)
-        forward(model, x) if forward else model(x)
+        try:
+            forward(model, x) if forward else model(x)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise BadOption(
+                "a batch holds one value a channel, which has no variance: use larger batches, or drop the last one"
+            ) from error
     for name, norm in norms.items():
         if not norm.num_batches_tracked:
             raise MissingStatistic(

@@ -45,6 +45,8 @@ def silence_(model: nn.Module, channels: Mapping[str, Sequence[int]], neuron_typ
         module = model.get_submodule(name)
         if is_neuron(module, tuple(neuron_types)):
             module.register_forward_hook(_muting(sorted(set(gone))))
+        elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+            module.register_forward_hook(_muting(sorted(set(gone))))  # its rows are columns, of one group each
         elif isinstance(module, LAYERS + NORMS):
             for tensor in (module.weight, module.bias):
                 if isinstance(tensor, Tensor):
@@ -58,6 +60,8 @@ def _muting(gone: list[int]) -> Callable[[Any, Any, Any], Any]:
         spikes = output[0] if isinstance(output, tuple) else output
         last = spikes.dim() - 1
         axis = last if isinstance(module, nn.LayerNorm) else min(2 if multi_step(module) else 1, last)
+        if isinstance(module, nn.modules.conv._ConvNd):
+            axis = last - len(module.kernel_size)
         muted = spikes.index_fill(axis, torch.tensor(gone, dtype=torch.long, device=spikes.device), 0.0)
         return (muted, *output[1:]) if isinstance(output, tuple) else muted
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnsl_plugin.anatomy import multi_step, neurons, reset_, set_aside, shadow, time_first
 from snnsl_plugin.compaction.neurons import Given, per_channel
+from snnsl_plugin.errors import CannotCut
 
 #: `s`: one time step without a time axis; `m`: the code as it stands, for models that only run in multi-step mode.
 How: TypeAlias = Literal["s", "m"]
@@ -71,8 +72,8 @@ def traceable(
         reset_(model)
         stack.callback(reset_, model)
         alone = neurons(model, tuple(neuron_types))
-        for neuron in alone.values():
-            shadow(neuron, _passing_on(neuron, 2 if how == "m" and multi_step(neuron) else 1, seen), stack)
+        for name, neuron in alone.items():
+            shadow(neuron, _passing_on(name, neuron, 2 if how == "m" and multi_step(neuron) else 1, seen), stack)
         if how == "s":
             for module in model.modules():
                 _in_single_step(module, stack)
@@ -116,9 +117,14 @@ def _plain(neuron: nn.Module) -> list[Tensor]:
     return [*neuron.buffers(), *(value for value in attributes if isinstance(value, Tensor))]
 
 
-def _passing_on(neuron: nn.Module, axis: int, seen: dict[nn.Module, int]) -> Callable[..., Tensor]:
+def _passing_on(name: str, neuron: nn.Module, axis: int, seen: dict[nn.Module, int]) -> Callable[..., Tensor]:
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        seen[neuron] = x.shape[axis] if x.dim() > axis else x.shape[-1]
+        channels = x.shape[axis] if x.dim() > axis else x.shape[-1]
+        if seen.setdefault(neuron, channels) != channels:
+            raise CannotCut(
+                f"the neuron {name!r} is called with {seen[neuron]} and with {channels} channels: give each layer a "
+                "neuron of its own"
+            )
         return x * 1.0  # a node of its own in the graph
 
     return forward

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import LAYERS, neurons, reset_, unwrapped, weight_layers
+from snnsl_plugin.anatomy import LAYERS, as_found, neurons, reset_, unwrapped, weight_layers
 from snnsl_plugin.compaction.tracing import Forward
 from snnsl_plugin.errors import Diverged, MissingStatistic
 from snnsl_plugin.training.affine import NORMS
@@ -131,7 +130,7 @@ def calibrate(
     gradients = _Gradients(inner) if loss else None
     counting = _Counting(inner, neuron_types=tuple(neuron_types))
     seen = 0
-    with _as_found(inner), counting:
+    with as_found(inner), counting:
         inner.eval()
         for batch in loader:
             if seen == batches:
@@ -250,19 +249,6 @@ def _remembered(
         batches,
         sum(gradients.losses) / batches if gradients else None,
     )
-
-
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    # Hooks stay where they are: some of them, like those of torch.nn.utils.prune, are part of what the model computes.
-    with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
-            memories = module.__dict__.get("_memories")
-            if isinstance(memories, dict):
-                stack.callback(module.__dict__.__setitem__, "_memories", memories)
-                module.__dict__["_memories"] = dict(memories)
-        yield
 
 
 def _parts(batch: Any, device: torch.device) -> tuple[Any, Any]:

@@ -109,6 +109,10 @@ def reverse_kd_finetune(
         device=device.type,
     )
     with ExitStack() as stack:
+        for group in optimizer.param_groups:
+            # The schedule starts from the rate that the caller sees in the optimizer, and leaves it there.
+            group["initial_lr"] = group["lr"]
+            stack.callback(group.__setitem__, "lr", group["lr"])
         for network in (learner, guide):
             if isinstance(network, nn.Module):
                 _kept(network, stack, frozen=network is guide)

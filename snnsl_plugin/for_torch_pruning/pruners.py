@@ -137,7 +137,7 @@ class _Spiking(tp.pruner.BasePruner):  # type: ignore[misc]
                     raise NothingRemoved(f"the importance of {layer} is None, which skips it: name indices")
                 gone = torch.argsort(scores)[: channels - int(channels * (1 - gone))].tolist()
             if gone:
-                yield from self._followed([self.DG.get_pruning_group(layer, pruning_fn, list(gone))])
+                yield from self._followed([self.DG.get_pruning_group(layer, pruning_fn, sorted(set(gone)))])
 
         removed = self._cut(chosen)
         if not removed:
@@ -150,7 +150,8 @@ class _Spiking(tp.pruner.BasePruner):  # type: ignore[misc]
         Args:
             pruning_history: (module name, whether outputs were cut, indices), in order; not changed. Unverified.
         """
-        super().load_pruning_history([list(each) for each in pruning_history])
+        with _freezing(self.model):
+            super().load_pruning_history([list(each) for each in pruning_history])
         reset_(self.model)
 
     def estimate_importance(self, group: Group) -> Tensor | None:
@@ -188,7 +189,8 @@ class _Spiking(tp.pruner.BasePruner):  # type: ignore[misc]
         for group in groups:
             members = [(dep.target.module, dep.handler, list(idxs)) for dep, idxs in group]
             before = len(graph._pruning_history)
-            yield group
+            with _freezing(self.model):
+                yield group
             if len(graph._pruning_history) > before and list(graph._pruning_history[-1][2]) == members[0][2]:
                 for module, handler, idxs in members:
                     follow(module, idxs, reads=graph.is_in_channel_pruning_fn(handler))
@@ -203,7 +205,7 @@ class _Spiking(tp.pruner.BasePruner):  # type: ignore[misc]
             with cutting:
                 for group in itertools.chain(first, groups):
                     cutting.cut(group)
-        return cutting.removed or Removed({}, {}, (0, 0))
+        return cutting.removed if cutting.removed is not None else Removed({}, {}, (0, 0))
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
@@ -242,6 +244,17 @@ class _Spiking(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def _name(self, group: Group) -> str:
         return str(self.DG._module2name.get(group[0].dep.target.module, "?"))
+
+
+@contextmanager
+def _freezing(model: nn.Module) -> Iterator[None]:
+    """What is frozen stays so: Torch-Pruning's new tensors all have gradients."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for name in frozen:
+            model.get_parameter(name).requires_grad_(False)
 
 
 class SpikingPruner(_Spiking):

@@ -5,6 +5,7 @@ import torch
 from compaction.families import Gap, Scaled, lif, lively_
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
 
 from snnsl_plugin.compaction.cutting import Cutting
 from snnsl_plugin.compaction.graph import dependency_graph
@@ -240,3 +241,66 @@ def test_a_norm_without_scale_says_nothing_for_a_silent_channel_with_no_neuron_b
         cutting.cut(group(graph, model[0], [0, 7]))
     assert cutting.removed is not None
     assert cutting.removed.channels == {"0": [0, 7]}
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inlet, self.a, self.b, self.fc = (
+            layer.Linear(4, 6),
+            layer.Linear(6, 6),
+            layer.Linear(6, 6),
+            nn.Linear(6, 2),
+        )
+        self.b.weight = self.a.weight
+        self.spikes = nn.ModuleList([lif(), lif(), lif()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.spikes[0](self.inlet(x))
+        return self.fc(self.spikes[2](self.b(self.spikes[1](self.a(x) + x))))
+
+
+def test_a_weight_with_two_names_is_refused_and_stays_one() -> None:
+    model, x = Tied(), torch.rand(3, 4)
+    graph = dependency_graph(model, x)
+    with (
+        pytest.raises(CannotCut, match=r"'a' cannot be cut: a.weight and b.weight are one tensor"),
+        Cutting(model, x) as c,
+    ):
+        c.cut(group(graph, model.a, [0]))
+    assert model.a.weight is model.b.weight
+
+
+def test_a_weight_that_is_computed_is_refused() -> None:
+    model = lively_(Gap())
+    l1_unstructured(model.conv1, "weight", 0.5)
+    with torch.no_grad():
+        model(X)
+        model.conv1.weight = model.conv1.weight.detach()
+    graph = dependency_graph(model, X)
+    with pytest.raises(CannotCut, match=r"'conv1' cannot be cut: its weight is computed"), Cutting(model, X) as cutting:
+        cutting.cut(group(graph, model.conv1, [0]))
+
+
+def test_transposed_convolutions_are_cut_and_counted() -> None:
+    model = nn.Sequential(
+        layer.Conv2d(3, 8, 3),
+        lif(),
+        layer.ConvTranspose2d(8, 6, 3),
+        layer.Conv2d(6, 4, 3),
+        lif(),
+        layer.Conv2d(4, 2, 1),
+    )
+    graph = dependency_graph(model, X)
+    with Cutting(model, X) as cutting:
+        cutting.cut(group(graph, model[2], [0, 4]))
+    assert cutting.removed is not None
+    assert (cutting.removed.channels, cutting.removed.before) == ({"2": [0, 4]}, {"2": 6})
+    assert model[2].weight.shape == (8, 4, 3, 3)
+
+
+def test_a_neuron_shared_by_layers_of_other_widths_is_named() -> None:
+    shared = lif()
+    model = nn.Sequential(layer.Conv2d(3, 8, 3), shared, layer.Conv2d(8, 4, 3), shared, layer.Conv2d(4, 2, 1))
+    with pytest.raises(CannotCut, match="the neuron '1' is called with 8 and with 4 channels"):
+        dependency_graph(model, X)

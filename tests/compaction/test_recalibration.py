@@ -11,7 +11,7 @@ from snnsl_plugin.compaction.recalibration import recalibrate_
 from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.datasets.digits import digits
 from snnsl_plugin.datasets.encoders.direct import direct
-from snnsl_plugin.errors import BadData, MissingStatistic, NothingMatched
+from snnsl_plugin.errors import BadData, BadOption, MissingStatistic, NothingMatched
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
 from snnsl_plugin.training.distiller import cross_entropy
 
@@ -106,9 +106,7 @@ def test_dropout_leaves_all_as_it_is_and_modes_momenta_hooks_and_weights_are_res
     assert (net[1].momentum, net[6].momentum) == (0.3, 0.1)
     assert all(torch.equal(value, weights[name]) for name, value in net.named_parameters())
     assert all(value.grad is None for value in net.parameters())
-    assert not calls
-    net(batches(1)[0])
-    assert calls == [1]
+    assert len(calls) == len(list(batches()))  # hooks may be part of what the model computes
 
 
 def test_a_model_may_be_called_in_its_own_way():
@@ -189,3 +187,18 @@ def test_on_digits_it_gives_back_much_of_what_a_cut_of_half_the_channels_took():
     print(f"dense {dense:.3f}, cut {cut:.3f}, recalibrated {again:.3f}")
     assert dense > 0.95
     assert again > cut + 0.1
+
+
+def test_hooks_that_are_part_of_the_computation_count() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    net[0].register_forward_hook(lambda module, inputs, output: output * 3)
+    x = torch.rand(64, 2)
+    recalibrate_(net, [x])
+    assert net[1].running_var.allclose((net[0](x)).var(0))
+
+
+def test_a_batch_of_one_is_a_sentence() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3))
+    with pytest.raises(BadOption, match="one value a channel"):
+        recalibrate_(net, [torch.rand(1, 3)])

@@ -201,3 +201,16 @@ def test_neurons_are_at_rest_also_where_it_ends_in_an_error() -> None:
     with pytest.raises(RuntimeError):
         reverse_kd_finetune(net, "virtual", [(x[..., :3], y)])  # fails in the last layer, behind two neurons
     assert isinstance(net[2].v, float)
+
+
+def test_the_rate_in_the_optimizer_is_the_one_that_counts_and_stays():
+    torch.manual_seed(0)
+    learner = nn.Linear(4, 3)
+    batches = [(torch.rand(2, 5, 4), torch.randint(0, 3, (5,)))] * 4
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+    reverse_kd_finetune(learner, "virtual", batches, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = learner.weight.clone()
+    reverse_kd_finetune(learner, "virtual", batches, optimizer=optimizer, lr_schedule="constant")
+    assert learner.weight.equal(before)

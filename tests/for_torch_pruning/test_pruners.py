@@ -528,3 +528,34 @@ def test_gradients_are_cut_with_their_weights():
     gone = pruned(model).step().channels
     keep = [[c for c in range(n) if c not in gone[name]] for name, n in (("0", 6), ("4", 8))]
     assert torch.equal(model[4].weight.grad, grad[keep[1]][:, keep[0]])
+
+
+def test_a_ratio_of_zero_reports_nothing_of_all_parameters():
+    model, x = conv_net(), batch()[0]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    pruner = SpikingPruner(model, x, tp.importance.MagnitudeImportance(), pruning_ratio=0.0, ignored_layers=[nn.Linear])
+    assert str(pruner.step()) == f"nothing; parameters {count:,} -> {count:,}"
+
+
+def test_what_is_frozen_stays_frozen_in_groups_and_in_histories():
+    model, x = conv_net(), batch()[0]
+    name, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    first.weight.requires_grad_(False)
+    pruner = SpikingPruner(model, x, tp.importance.MagnitudeImportance(), ignored_layers=[nn.Linear])
+    for group in pruner.step(interactive=True):
+        group.prune()
+    assert not model.get_submodule(name).weight.requires_grad
+    other = conv_net()
+    other.get_submodule(name).weight.requires_grad_(False)
+    again = SpikingPruner(other, x, tp.importance.MagnitudeImportance(), ignored_layers=[nn.Linear])
+    again.load_pruning_history(pruner.pruning_history())
+    assert not other.get_submodule(name).weight.requires_grad
+
+
+def test_an_index_named_twice_goes_once():
+    model, x = conv_net(), batch()[0]
+    name, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    pruner = SpikingPruner(model, x, tp.importance.MagnitudeImportance(), ignored_layers=[nn.Linear])
+    width = first.out_channels
+    pruner.manual_prune_width(first, tp.prune_conv_out_channels, [0, 0])
+    assert (first.out_channels, first.weight.shape[0]) == (width - 1, width - 1), name
