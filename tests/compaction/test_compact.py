@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from compaction.families import FAMILIES
 from networks import conv_net
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
@@ -508,3 +509,24 @@ def test_a_learned_sew_resnet_becomes_a_smaller_one():
     wanted = outputs(net.double().eval(), x)
     assert wanted.std(1).max() > 0
     torch.testing.assert_close(outputs(small.double().eval(), x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["threshold_parameter_c11", "threshold_buffer", "threshold_attribute"])
+def test_what_a_neuron_has_for_each_channel_is_cut_in_place_however_it_is_held(kind):
+    torch.manual_seed(0)
+    net, x = FAMILIES[kind].build(), torch.rand(2, 3, 8, 8)
+    name, first = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    mask = torch.ones_like(first.weight, dtype=torch.bool)
+    mask[1] = False
+    expected = compact(net, {f"{name}.weight": mask}, x).model(x)
+    compact_(net, {f"{name}.weight": mask}, x)
+    assert first.out_channels == mask.shape[0] - 1
+    reset_(net)
+    assert net(x).equal(expected)
+
+
+def test_a_weight_with_two_names_is_a_sentence():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    with pytest.raises(BadOption, match=r"0.weight and 1.weight are one tensor"):
+        compact(net, {"0.weight": torch.ones(4, 4) > 0}, torch.rand(2, 4))
