@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch.optim import Optimizer
 from torch_pruning.dependency.group import Group
 
 from snnsl_plugin import registry
-from snnsl_plugin.anatomy import parameter_of, weight_layers
+from snnsl_plugin.anatomy import parameter_of, unwrapped, weight_layers
 from snnsl_plugin.compaction.cutting import Removed
 from snnsl_plugin.core.layer import Growth, Schedule
 from snnsl_plugin.core.schedules.constant import constant
@@ -21,12 +23,12 @@ from snnsl_plugin.errors import BadCheckpoint, BadOption, NothingRemoved
 from snnsl_plugin.for_torch_pruning.gates import Gates, unread
 from snnsl_plugin.for_torch_pruning.newborn_units import begin_
 from snnsl_plugin.for_torch_pruning.pruners import _Spiking
-from snnsl_plugin.for_torch_pruning.scopes import floor_of, kept, scope_of, shares
+from snnsl_plugin.for_torch_pruning.scopes import check_rounding, floor_of, kept, scope_of, shares
 from snnsl_plugin.for_torch_pruning.trial import try_to_cut
 from snnsl_plugin.for_torch_pruning.unit_choice import choose, scheduler
 from snnsl_plugin.for_torch_pruning.unit_scores import growth_of, per_unit, weight_density
 from snnsl_plugin.for_torch_pruning.unit_update import UnitUpdate
-from snnsl_plugin.for_torch_pruning.units import Units, living_group, units_of
+from snnsl_plugin.for_torch_pruning.units import Units, check_written, living_group, units_of
 from snnsl_plugin.training import newborn
 from snnsl_plugin.training.seeds import derived, generator
 from snnsl_plugin.training.statistics import check_trainable, needed
@@ -57,10 +59,10 @@ class SpikingDynamicPruner(_Spiking):
     rows and new norms, and the optimizer forgets what it kept of it.
 
     With grouped convolutions, a unit is the i-th channel of every channel group, which thereby stay of one size.
-    Attention heads are no units: their layers go into `ignored_layers`.
+    Attention heads and channels of transposed convolutions are no units: their layers go into `ignored_layers`.
 
     Args:
-        model: masked in place; spiking or not, in either step mode.
+        model: masked in place; spiking or not, in either step mode. Of a data-parallel or compiled one, that inside.
         example_inputs: what it is called with, (T, N, ...) in multi-step mode.
         importance: any of Torch-Pruning's, or a function from a group to scores of `len(group[0].idxs)`, or to None for
             a group to be left alone.
@@ -86,7 +88,8 @@ class SpikingDynamicPruner(_Spiking):
             `root_module_types`, ... With `verify` a cut is also tried here, on a copy, before anything is trained.
 
     Raises:
-        BadOption: an option out of range; a layer that the optimizer does not train.
+        BadOption: an option out of range; a layer that the optimizer does not train; a `round_to` by which no group can
+            lose a channel; a transposed convolution that is not ignored.
         NothingRemoved: there is no group of channels at all.
         CannotCut: the model cannot be traced or cut; it is as it was.
 
@@ -146,7 +149,7 @@ class SpikingDynamicPruner(_Spiking):
         self._growth: Growth = registry.get("growth", growth) if isinstance(growth, str) else growth
         self._swap = constant(value=swap) if isinstance(swap, float | int) else swap
         super().__init__(
-            model,
+            model := unwrapped(model),
             example_inputs,
             importance,
             global_pruning,
@@ -170,6 +173,8 @@ class SpikingDynamicPruner(_Spiking):
         for step in range(1, iterative_steps + 1):
             for scope, units in self._scopes.items():
                 self._kept(scope, units, step)
+        asked = [units for scope, units in self._scopes.items() if self._kept(scope, units, step) < _count(units)]
+        check_rounding([each for units in asked for each in units], self.round_to)
         if self._verify:
             try_to_cut(self, options)
         self._alive = {each.name: torch.ones(each.count, dtype=torch.bool) for each in self._units}
@@ -200,7 +205,7 @@ class SpikingDynamicPruner(_Spiking):
     @property
     def ratio(self) -> float:
         """Masked / all units, in [0, 1]."""
-        return 1.0 - self._living() / sum(each.count for each in self._units)
+        return 1.0 - self._living() / _count(self._units)
 
     @property
     def density(self) -> float:
@@ -286,19 +291,9 @@ class SpikingDynamicPruner(_Spiking):
             state: of a pruner made the same way, of a model that is not cut yet.
 
         Raises:
-            BadCheckpoint: it belongs to another model or to other options.
+            BadCheckpoint: it belongs to another model or to other options, or is no such state; nothing is changed.
         """
-        own = self._options()
-        other = [
-            f"{key} {state['options'].get(key)} instead of {value}"
-            for key, value in own.items()
-            if state["options"].get(key) != value
-        ]
-        if other:
-            raise BadCheckpoint(
-                f"this pruner state is of another pruner ({'; '.join(other)}): resume with the model and options it "
-                "was made by"
-            )
+        _check_state(state, self.state_dict())
         self.step_number, self.current_step = state["step"], state["update"]
         self.regrown = state["regrown"]
         self._alive = {name: alive.cpu().clone() for name, alive in state["alive"].items()}
@@ -313,6 +308,7 @@ class SpikingDynamicPruner(_Spiking):
         for group in graph.get_all_groups(ignored_layers=self.ignored_layers, root_module_types=self.root_module_types):
             units = units_of(group, self._get_channel_groups(group), self._neuron_types)
             if units.count > 1:
+                check_written(units, group)
                 scope, module = scope_of(self, group)
                 self._scopes.setdefault(scope, []).append(units)
                 self._ratio_of.setdefault(scope, module)
@@ -327,7 +323,7 @@ class SpikingDynamicPruner(_Spiking):
         # One group alone can have no more than the largest ratio; several share what is left.
         ratio = min(ratio, self.max_pruning_ratio) if len(units) == 1 else ratio
         floor = sum(floor_of(each, self.max_pruning_ratio) for each in units)
-        return kept(sum(each.count for each in units), ratio, scope, floor)
+        return kept(_count(units), ratio, scope, floor)
 
     def _check_uncut(self) -> None:
         if self._cut_out:
@@ -337,6 +333,7 @@ class SpikingDynamicPruner(_Spiking):
         return sum(int(alive.count_nonzero()) for alive in self._alive.values())
 
     def _options(self) -> dict[str, Any]:
+        progress = [step / self.iterative_steps for step in range(1, self.iterative_steps + 1)]
         return {
             "units": {each.name: each.count for each in self._units},
             "interval": self._interval,
@@ -344,6 +341,11 @@ class SpikingDynamicPruner(_Spiking):
                 scope: [self._kept(scope, units, step) for step in range(1, self.iterative_steps + 1)]
                 for scope, units in self._scopes.items()
             },
+            "schedule": [round(float(ratio) / (self.pruning_ratio or 1.0), 9) for ratio in self.per_step_pruning_ratio],
+            "swap": None if self._swap is None else [round(float(self._swap(done)), 9) for done in progress],
+            "growth": _called(self._growth),
+            "newborn_v": self._newborn_v,
+            "importance": _called(self.importance),
             "seed": self._seed,
         }
 
@@ -419,3 +421,35 @@ class SpikingDynamicPruner(_Spiking):
         for each in self._units:
             if masked := each.channels(~self._alive[each.name]):
                 yield self.DG.get_pruning_group(each.root, each.prune, masked)
+
+
+def _count(units: Sequence[Units]) -> int:
+    return sum(each.count for each in units)
+
+
+def _called(asked: Any) -> str:
+    """The qualified name of a function or, of any other callable, that of its class."""
+    asked = asked.func if isinstance(asked, partial) else asked
+    name: str = getattr(asked, "__qualname__", type(asked).__qualname__)
+    return name
+
+
+def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    if lacking := [word for word in own if word not in state]:
+        raise BadCheckpoint(
+            f"this is no state of a SpikingDynamicPruner, for it lacks {', '.join(lacking)}: load what state_dict() "
+            "of one returned"
+        )
+    # Told in short: there are as many numbers in some as there are updates.
+    told = reprlib.Repr()
+    told.maxstring = 100
+    other = [
+        f"{word} {told.repr(state['options'].get(word))} instead of {told.repr(value)}"
+        for word, value in own["options"].items()
+        if state["options"].get(word) != value
+    ]
+    if other:
+        raise BadCheckpoint(
+            f"this pruner state is of another pruner ({'; '.join(other)}): resume with the model and options it was "
+            "made by"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,13 +32,10 @@ class Gates:
         self._modules = {m.name: m.module for each in units for m in (*each.rows, *each.norms, *each.neurons)}
         # A neuron's own numbers, such as a threshold for each channel, make no spikes and stay.
         self._silenced = {m.name for each in units for m in (*each.rows, *each.norms)}
-        #: masked channels by module name, so that a copy of the model is silent too
         self._dead: dict[str, Tensor] = {}
-        gates = {m.name: _norm_gate for each in units for m in each.norms}
-        gates |= {m.name: _neuron_gate for each in units for m in each.neurons}
-        self._hooks = [
-            self._modules[name].register_forward_hook(gate(name, self._dead)) for name, gate in gates.items()
-        ]
+        self._gates: dict[str, _NormGate | _NeuronGate] = {m.name: _NormGate() for each in units for m in each.norms}
+        self._gates |= {m.name: _NeuronGate() for each in units for m in each.neurons}
+        self._hooks = [self._modules[name].register_forward_hook(gate) for name, gate in self._gates.items()]
 
     def close(self) -> None:
         """Removes the hooks; zeros stay zeros."""
@@ -59,6 +56,8 @@ class Gates:
         for name, parts in dead.items():
             if (channels := torch.cat(parts)).numel():
                 self._dead[name] = channels.to(_device(self._modules[name]))
+        for name, gate in self._gates.items():
+            gate.dead = self._dead.get(name)
         self.hold_()
 
     @torch.no_grad()
@@ -109,28 +108,32 @@ def unread(units: Sequence[Units], alive: Mapping[str, Tensor]) -> Iterator[None
             weight.index_copy_(1, dead, before)
 
 
-# Closures, not bound methods: a deep copy of the model then copies neither pruner nor optimizer.
+class _Gate:
+    """A hook that knows nothing but the masked channels of its module.
+
+    A copy of the model thereby copies neither pruner nor optimizer, and stays as it is while the original trains on;
+    and a model with such hooks can be pickled.
+    """
+
+    def __init__(self) -> None:
+        self.dead: Tensor | None = None
 
 
-def _norm_gate(name: str, dead: Mapping[str, Tensor]) -> Callable[..., Tensor | None]:
-    def gate(norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if name not in dead:
+class _NormGate(_Gate):
+    def __call__(self, norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if self.dead is None:
             return None
-        through: Tensor = _Through.apply(output, args[0], _axis(norm, output), dead[name])  # type: ignore[no-untyped-call]
+        through: Tensor = _Through.apply(output, args[0], _axis(norm, output), self.dead)  # type: ignore[no-untyped-call]
         return through
 
-    return gate
 
-
-def _neuron_gate(name: str, dead: Mapping[str, Tensor]) -> Callable[..., Any]:
-    def gate(neuron: nn.Module, _: Any, output: Any) -> Any:
-        if name not in dead:
+class _NeuronGate(_Gate):
+    def __call__(self, neuron: nn.Module, _: Any, output: Any) -> Any:
+        if self.dead is None:
             return None
         spikes = output[0] if isinstance(output, tuple) else output
-        muted = _Muted.apply(spikes, _axis(neuron, spikes), dead[name])  # type: ignore[no-untyped-call]
+        muted = _Muted.apply(spikes, _axis(neuron, spikes), self.dead)  # type: ignore[no-untyped-call]
         return (muted, *output[1:]) if isinstance(output, tuple) else muted
-
-    return gate
 
 
 def _axis(module: nn.Module, output: Tensor) -> int:

@@ -268,7 +268,7 @@ class SpikingPruner(_Spiking):
 
     * `trace`: `s` follows one time step, `m` the code as it stands, `auto` the first of the two that works.
     * `verify`: whether each cut is compared with the dense model in which the same channels are silent. This takes a
-      copy of the model and four forward passes on an input like `example_inputs`.
+      copy of the model and a few forward passes on an input like `example_inputs`.
     * `neuron_types`: classes of one's own that are spiking neurons; those of SpikingJelly are known.
 
     `example_inputs` is what the model takes, (T, N, ...) in multi-step mode, and `forward_fn(model, example_inputs)`

@@ -70,6 +70,24 @@ def floor_of(units: Units, max_ratio: float) -> int:
     return max(1, int(units.count * (1 - max_ratio)))
 
 
+def check_rounding(groups: Sequence[Units], round_to: int | None) -> None:
+    """Refuses a multiple that leaves each of the groups whole.
+
+    Args:
+        groups: all of which a ratio above 0 is asked.
+        round_to: channels of each group become a multiple of this.
+
+    Raises:
+        BadOption: no group can lose a channel.
+    """
+    if groups and all(_rounded(each, 1, round_to) == each.count for each in groups):
+        told = ", ".join(f"{each.name!r} has {each.count * each.channel_groups}" for each in groups)
+        raise BadOption(
+            f"round_to={round_to} lets no group lose a channel ({told}): lower it below the channels of a group, or "
+            "leave it out"
+        )
+
+
 def shares(
     groups: Sequence[Units],
     scores: Mapping[str, Tensor],

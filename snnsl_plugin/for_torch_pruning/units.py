@@ -11,7 +11,10 @@ from torch_pruning import DependencyGraph
 from torch_pruning.dependency.group import Group
 
 from snnsl_plugin.anatomy import LAYERS, is_neuron
+from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.affine import NORMS
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,31 @@ def units_of(group: Group, channel_groups: int, neuron_types: Sequence[type[nn.M
         root.handler,
         **{kind: tuple(members) for kind, members in found.items()},
     )
+
+
+def check_written(units: Units, group: Group) -> None:
+    """Refuses units with numbers that masking does not reach, so that they would not fall silent.
+
+    Args:
+        units: of that group.
+        group: as Torch-Pruning finds it.
+
+    Raises:
+        BadOption: a transposed convolution writes the units, or no layer that masking knows.
+    """
+    graph = group._DG
+    for item in group.items:
+        module = item.dep.target.module
+        if isinstance(module, _TRANSPOSED) and graph.is_out_channel_pruning_fn(item.dep.handler):
+            raise BadOption(
+                f"{graph._module2name[module]!r} is a {type(module).__name__}: transposed convolutions are not masked "
+                "and regrown; put them into ignored_layers"
+            )
+    if not units.rows:
+        raise BadOption(
+            f"{units.name!r} is a {type(units.root).__name__}: only convolutions and linear layers are masked and "
+            "regrown; put it into ignored_layers"
+        )
 
 
 def _kind(module: nn.Module, writes: bool, neuron_types: tuple[type[nn.Module], ...]) -> str | None:

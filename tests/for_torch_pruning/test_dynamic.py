@@ -1,5 +1,7 @@
 import copy
+import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +438,57 @@ def test_a_copy_of_a_masked_model_is_silent_too() -> None:
     assert spikes[:, pruner.masks["second"]].any()
 
 
+def halved(net: nn.Sequential, x: Tensor, y: Tensor) -> tuple[Any, SpikingDynamicPruner]:
+    """A pruner after one update of two, by which half of all units are masked and others are yet to be."""
+    optimizer = sgd(net)
+    pruner = make(net, x, optimizer=optimizer, growth="random", schedule="constant", swap=0.5, ignored_layers=[net.fc2])
+    for number in (1, 2, 3):
+        net.get_submodule(f"norm{number}").bias.data.fill_(1.5)  # all fire
+    train(net, optimizer, pruner, 1, x, y)
+    reset_(net)
+    return optimizer, pruner
+
+
+def test_a_copy_goes_on_computing_what_it_did_while_the_original_is_masked_on() -> None:
+    net, x, y = small()
+    optimizer, pruner = halved(net, x, y)
+    best, before = copy.deepcopy(net), pruner.masks
+    first = outputs(copy.deepcopy(best), x)
+    train(net, optimizer, pruner, 1, x, y)
+    assert any(not torch.equal(before[name], mask) for name, mask in pruner.masks.items())
+    assert torch.equal(outputs(best, x), first)
+    pruner.close()
+    assert torch.equal(outputs(best.float(), x), first)
+
+
+def test_a_whole_model_can_be_written_and_read_while_it_is_masked() -> None:
+    net, x, y = small()
+    optimizer, pruner = halved(net, x, y)
+    first = outputs(copy.deepcopy(net), x)
+    read = pickle.loads(pickle.dumps(net))
+    train(net, optimizer, pruner, 1, x, y)
+    assert torch.equal(outputs(read, x), first)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_a_wrapped_model_is_pruned_as_the_model_inside(wrap: Callable[[nn.Module], Any]) -> None:
+    results = []
+    for wrapper in (wrap, lambda net: net):
+        net, x, y = small()
+        model = wrapper(net)
+        optimizer = sgd(net)
+        pruner = make(model, x, optimizer=optimizer, iterative_steps=3, swap=0.5, ignored_layers=[net.fc2])
+        updates = train(net, optimizer, pruner, 4, x, y)
+        with following(model, optimizer):
+            results.append((updates, pruner.masks, pruner.density, str(pruner.finish()), net.state_dict()))
+    (updates, masks, density, removed, state), plain = results
+    assert updates == plain[0]
+    assert set(masks) == {"conv1", "conv2", "fc1"}
+    assert all(torch.equal(mask, plain[1][name]) for name, mask in masks.items())
+    assert (density, removed) == plain[2:4]
+    assert all(torch.equal(value, plain[4][name]) for name, value in state.items())
+
+
 # ------------------------------------------------------------------------------------------------ options
 
 
@@ -639,6 +692,98 @@ def test_a_state_of_another_pruner_is_refused() -> None:
     other = make(net, x, seed=5, interval=7, ignored_layers=[net.fc2])
     with pytest.raises(BadCheckpoint, match="interval 1 instead of 7; seed 0 instead of 5"):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"swap": 0.5}, r"\(swap \[0.1[^;]*instead of \[0.5, 0.5\]\)"),
+        ({"swap": None}, r"\(swap \[[^;]*instead of None\)"),
+        ({"growth": "random"}, r"\(growth '[^;]*gradient[^;]*instead of '[^;]*random[^;]*'\)"),
+        # Of 8, 10 and 12 units, as many are kept at 1/8 + 7/8 p^(...) as by default: only the way differs.
+        ({"schedule": lambda done: 0.876 if done < 1 else 1.0}, r"\(schedule \[[^;]*instead of \[[^;]*0.876[^;]*\]\)"),
+        ({"importance": tp.importance.TaylorImportance()}, r"importance '\w*Magnitude\w*' instead of '\w*Taylor\w*'"),
+        ({"importance": by_rows}, "importance '[^;]*' instead of 'by_rows'"),
+        ({"newborn_v": "layer_mean"}, "newborn_v 'zero' instead of 'layer_mean'"),
+    ],
+)
+def test_a_state_made_with_other_choices_is_refused_by_their_name(options: dict[str, Any], words: str) -> None:
+    net, x, _ = small()
+    state = make(net, x, ignored_layers=[net.fc2]).state_dict()
+    net, x, _ = small()
+    make(net, x, ignored_layers=[net.fc2]).load_state_dict(state)
+    net, x, _ = small()
+    with pytest.raises(BadCheckpoint, match=words):
+        make(net, x, ignored_layers=[net.fc2], **options).load_state_dict(state)
+
+
+def test_what_is_no_state_at_all_is_refused_and_nothing_is_changed() -> None:
+    net, x, _ = small()
+    pruner = make(net, x, swap=None, ignored_layers=[net.fc2])
+    pruner.step()
+    before = pruner.masks
+    fresh = make(small()[0], x, swap=None, ignored_layers=[nn.Linear]).state_dict()
+    for state in ({}, {"options": {}}, {word: fresh[word] for word in fresh if word != "generators"}):
+        with pytest.raises(BadCheckpoint, match="no state of a SpikingDynamicPruner.*lacks.*generators"):
+            pruner.load_state_dict(state)
+    assert pruner.step_number == pruner.current_step == 1
+    assert all(torch.equal(before[name], mask) for name, mask in pruner.masks.items())
+
+
+@pytest.mark.parametrize("scope", [False, True])
+def test_a_multiple_by_which_no_group_could_lose_a_channel_is_refused(scope: bool) -> None:
+    net, x, _ = small()
+    given: dict[str, Any] = {"global_pruning": scope, "ignored_layers": [net.fc2]}
+    for multiple in (64, 12):
+        with pytest.raises(BadOption, match=f"round_to={multiple} .*'conv1' has 8") as caught:
+            make(net, x, round_to=multiple, **given)
+        assert "'conv2' has 10" in str(caught.value)
+        assert "'fc1' has 12" in str(caught.value)
+    assert not any(module._forward_hooks for module in net.modules())
+    make(net, x, round_to=64, pruning_ratio=0.0, **given).close()  # nothing is asked
+    make(net, x, round_to=11, **given).close()  # fc1 can lose one
+    with pytest.raises(BadOption, match=r"\('conv1' has 8\)"):  # fc1 could, and is not asked
+        make(net, x, round_to=8, pruning_ratio=0.0, pruning_ratio_dict={net.conv1: 0.5}, **given)
+
+
+class Upwards(nn.Module):
+    """A transposed convolution that writes what another layer reads, alone or with a convolution."""
+
+    def __init__(self, added: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1)
+        self.spike1 = neuron.IFNode(v_threshold=0.1)
+        self.up = nn.ConvTranspose2d(6, 4, 3, padding=1)
+        self.beside = nn.Conv2d(6, 4, 1) if added else None
+        self.spike2 = neuron.IFNode(v_threshold=0.1)
+        self.last = nn.ConvTranspose2d(4, 1, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.spike1(self.first(x))
+        x = self.up(x) if self.beside is None else self.beside(x) + self.up(x)
+        return self.last(self.spike2(x)).flatten(1)[None]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_transposed_convolutions_are_refused_unless_ignored(added: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Upwards(added), torch.rand(3, 1, 5, 5)
+    with pytest.raises(BadOption, match="'up' is a ConvTranspose2d: transposed convolutions.*ignored_layers"):
+        make(net, x, ignored_layers=[])
+    assert not any(module._forward_hooks for module in net.modules())
+    pruner = make(net, x, swap=None, ignored_layers=[net.up])  # the last one has a single channel, which stays
+    while pruner.current_step < 2:
+        pruner.step()
+    reset_(net)
+    masked = copy.deepcopy(net)
+    assert list(pruner.finish().channels) == ["first"]
+    assert torch.allclose(outputs(masked, x), outputs(net, x), rtol=0, atol=1e-12)
+
+
+def test_units_that_only_an_embedding_writes_are_refused() -> None:
+    net = nn.Sequential(nn.Embedding(5, 8), neuron.IFNode(v_threshold=0.1), nn.Linear(8, 2))
+    with pytest.raises(BadOption, match="'0' is a Embedding: only convolutions and linear layers.*ignored_layers"):
+        make(net, torch.randint(5, (2, 3)), importance=by_rows, root_module_types=[nn.Embedding])
 
 
 def test_as_a_context_it_takes_its_hooks_away() -> None:
