@@ -113,7 +113,7 @@ def test_dense_and_cut_stand_side_by_side_and_none_for_the_other():
         assert found[name].macs_per_sample == measured.macs_per_sample
         assert found[name].energy_pj_per_sample == measured.energy_pj_per_sample["total"]
         assert found[name].accuracy == measured.accuracy
-        assert 0 < found[name].latency_ms < 1000
+        assert found[name].latency_ms > 0
     shares = [
         found["cut"].dense_macs_per_sample / found["dense"].dense_macs_per_sample,
         found["cut"].synops_per_sample / found["dense"].synops_per_sample,
@@ -123,7 +123,7 @@ def test_dense_and_cut_stand_side_by_side_and_none_for_the_other():
     assert len(lines) == 8
     assert lines[0].split() == ["dense", "cut"]
     assert lines[1].split() == ["parameters", "671", "230", "(x0.343)"]
-    assert lines[2].endswith(f"8,256  {found['cut'].dense_macs_per_sample:,} (x{shares[0]:.3g})")
+    assert lines[2].split()[-3:] == ["8,256", f"{found['cut'].dense_macs_per_sample:,}", f"(x{shares[0]:.3g})"]
 
 
 def test_nothing_to_measure_is_an_error():
