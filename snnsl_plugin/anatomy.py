@@ -148,6 +148,16 @@ def multi_step(neuron: nn.Module) -> bool:
     return mode == "m" if mode is not None else callable(supported) and "s" not in supported()
 
 
+def channel_axis_of(module: nn.Module, dimensions: int) -> int:
+    """The axis of the channels in what a neuron or a norm takes and gives: behind time and batch.
+
+    Args:
+        module: in either step mode.
+        dimensions: of its input or output.
+    """
+    return min(2 if multi_step(module) else 1, dimensions - 1)
+
+
 def shadow(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:
     """Puts another `forward` before the module's own, on this instance, until the stack is left.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import LAYERS, is_neuron, set_aside
+from snnsl_plugin.anatomy import LAYERS, channel_axis_of, is_neuron, set_aside
 from snnsl_plugin.compaction.equality import random_like
 from snnsl_plugin.compaction.lifeless import Going
 from snnsl_plugin.compaction.tracing import Forward, call
@@ -86,4 +86,4 @@ def _said(
 def _channels_at(module: nn.Module, x: Tensor) -> int:
     if isinstance(module, nn.LayerNorm):
         return x.dim() - 1
-    return min(2 if getattr(module, "step_mode", "s") == "m" else 1, x.dim() - 1)
+    return channel_axis_of(module, x.dim())

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import LAYERS, is_neuron, multi_step, set_aside
+from snnsl_plugin.anatomy import LAYERS, channel_axis_of, is_neuron, set_aside
 from snnsl_plugin.errors import CannotCut
 from snnsl_plugin.training.affine import NORMS
 
@@ -59,7 +59,7 @@ def _muting(gone: list[int]) -> Callable[[Any, Any, Any], Any]:
     def hook(module: Any, _: Any, output: Any) -> Any:
         spikes = output[0] if isinstance(output, tuple) else output
         last = spikes.dim() - 1
-        axis = last if isinstance(module, nn.LayerNorm) else min(2 if multi_step(module) else 1, last)
+        axis = last if isinstance(module, nn.LayerNorm) else channel_axis_of(module, spikes.dim())
         if isinstance(module, nn.modules.conv._ConvNd):
             axis = last - len(module.kernel_size)
         muted = spikes.index_fill(axis, torch.tensor(gone, dtype=torch.long, device=spikes.device), 0.0)

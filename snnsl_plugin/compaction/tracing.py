@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnsl_plugin.anatomy import multi_step, neurons, reset_, set_aside, shadow, time_first
+from snnsl_plugin.anatomy import channel_axis_of, multi_step, neurons, reset_, set_aside, shadow, time_first
 from snnsl_plugin.compaction.neurons import Given, per_channel
 from snnsl_plugin.errors import CannotCut
 
@@ -96,7 +96,7 @@ def _held(model: nn.Module, alone: Sequence[nn.Module], run: Callable[[], Any]) 
     def note(neuron: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor) and neuron not in given:
             x = args[0]
-            axis = min(2 if multi_step(neuron) else 1, x.dim() - 1)
+            axis = channel_axis_of(neuron, x.dim())
             given[neuron] = Given(tuple(x.shape), axis, x.dtype, x.device)
 
     owners = [neuron for neuron in alone if any(t.numel() > 1 for t in (*neuron.parameters(), *_plain(neuron)))]

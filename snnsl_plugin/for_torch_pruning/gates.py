@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import multi_step, parameter_of
+from snnsl_plugin.anatomy import channel_axis_of, parameter_of
 from snnsl_plugin.for_torch_pruning.units import Units
 
 
@@ -139,7 +139,7 @@ class _NeuronGate(_Gate):
 def _axis(module: nn.Module, output: Tensor) -> int:
     if isinstance(module, nn.LayerNorm):
         return output.dim() - 1
-    return min(2 if multi_step(module) else 1, output.dim() - 1)
+    return channel_axis_of(module, output.dim())
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from snnsl_plugin.anatomy import LAYERS, multi_step, neurons, weight_layers
+from snnsl_plugin.anatomy import LAYERS, channel_axis_of, neurons, weight_layers
 from snnsl_plugin.core.spikes import spikes_per_channel
 from snnsl_plugin.errors import MissingStatistic, NothingMatched
 
@@ -153,7 +153,7 @@ class SpikeRecorder:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._counts_now(module):
                 spikes = output[0] if isinstance(output, tuple) else output
-                self._add(f"output/{name}", spikes, min(2 if multi_step(module) else 1, spikes.dim() - 1))
+                self._add(f"output/{name}", spikes, channel_axis_of(module, spikes.dim()))
 
         return hook
 

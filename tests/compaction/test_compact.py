@@ -530,3 +530,19 @@ def test_a_weight_with_two_names_is_a_sentence():
     net[1].weight = net[0].weight
     with pytest.raises(BadOption, match=r"0.weight and 1.weight are one tensor"):
         compact(net, {"0.weight": torch.ones(4, 4) > 0}, torch.rand(2, 4))
+
+
+def test_a_psn_that_fires_by_its_bias_is_seen_on_its_channels_and_not_on_the_batch():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Conv2d(1, 6, 3, padding=1, step_mode="m"), neuron.PSN(3), layer.Conv2d(6, 4, 3, step_mode="m"),
+        neuron.PSN(3), layer.Flatten(step_mode="m"), nn.Linear(16, 5),
+    )  # fmt: skip
+    net[1].bias.data.fill_(1.0)
+    mask = torch.ones_like(net[0].weight, dtype=torch.bool)
+    mask[[1, 5]] = False
+    net[0].bias.data[[1, 5]] = 2.0
+    small, _, removed = compact(net, {"0.weight": mask}, X)
+    assert removed.channels == {"0": [1, 5]}
+    assert set(removed.silenced["0"]) == {1, 5}
+    assert small[2].in_channels == 4
