@@ -31,6 +31,7 @@ KINDS = {
     "distributions": "core.distributions",
     "divergences": "core.divergences",
     "guides": "training.guides",
+    "pruners": "for_torch.pruners",
     "models": "models",
     "datasets": "datasets",
     "encoders": "datasets.encoders",
@@ -68,6 +69,16 @@ def get(kind: str, name: str) -> Callable[..., Any]:
     else:
         found = _loaded(kind, provider)
     return found  # type: ignore[no-any-return]
+
+
+def joined(kind: str) -> set[str]:
+    """The names of a kind that other distributions provide; which of `names(kind)` are not built in.
+
+    Raises:
+        UnknownName: there is no such kind.
+        BadOption: two providers of one name.
+    """
+    return {name for name, provider in _providers(kind).items() if not isinstance(provider, str)}
 
 
 def options(kind: str, name: str) -> dict[str, inspect.Parameter]:

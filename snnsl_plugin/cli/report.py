@@ -1,4 +1,4 @@
-"""`snnsl report`: draws the report of a run again."""
+"""`snnsl report`: draws the report of a run or of a comparison again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import typer
 from snnsl_plugin.errors import UsageError
 
 
-def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")]) -> None:
-    """Write report.html of a run again, and print its path."""
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run or a comparison.")],
+) -> None:
+    """Write the report of a run or of a comparison again, and print its path."""
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir}: there is no such run folder")
+    if (run_dir / "comparison.json").is_file():
+        from snnsl_plugin.comparison import collect
+
+        print(collect.draw(collect.read(run_dir) or {}, run_dir))
+        return
     from snnsl_plugin.recipe.report import write
 
     print(write(run_dir))

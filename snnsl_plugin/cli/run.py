@@ -11,13 +11,15 @@ from typing import Annotated
 
 import typer
 
-from snnsl_plugin.cli.arguments import Json, Overrides, Quiet, Recipe, Verbose
+from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Recipe, Verbose, own
 from snnsl_plugin.errors import UsageError
 
 
 def run(
     recipe: Recipe,
     overrides: Overrides = None,
+    model: Model = None,
+    data: DataSource = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="The folder of the run; runs/<recipe>-<number> where omitted.")
     ] = None,
@@ -38,7 +40,8 @@ def run(
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     from snnsl_plugin.recipe.load import load
 
-    loaded = load(recipe, overrides or [])
+    said = overrides or []
+    loaded = load(recipe, [*said, *own(model, data, recipe=recipe, overrides=said)])
     if dry_run:
         _show(loaded, as_json)
         return
@@ -62,7 +65,9 @@ def run(
         if not begun:
             typer.echo("interrupted before the training began; nothing was written", err=True)
         else:
-            again = shlex.join(["snnsl", "run", recipe, *(overrides or []), "--run-dir", str(begun[0]), "--resume"])
+            flags = [word for flag in (("--model", model), ("--data", data)) if flag[1] is not None for word in flag]
+            words = ["snnsl", "run", recipe, *said, *flags, "--run-dir", str(begun[0]), "--resume"]
+            again = shlex.join(map(str, words))
             typer.echo(f"interrupted; to go on: {again}", err=True)
         raise typer.Exit(130) from None
     if as_json:

@@ -25,8 +25,10 @@ from snnsl_plugin.recipe.nni_pruner import driven
 from snnsl_plugin.recipe.nni_types import NniPruning
 from snnsl_plugin.recipe.options import Choice, build
 from snnsl_plugin.recipe.schema import Dense, Recipe
+from snnsl_plugin.recipe.torch_pruner import masking
 from snnsl_plugin.recipe.torch_pruning_pruner import cutting
 from snnsl_plugin.recipe.torch_pruning_types import Cut, SpikingDynamic
+from snnsl_plugin.recipe.torch_types import HostedPruning
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.loop import Training, batches, scaler_for
@@ -36,6 +38,7 @@ from snnsl_plugin.training.seeds import derived
 if TYPE_CHECKING:
     from snnsl_plugin.for_nni.driver import DrivenPruner as NniPruner
     from snnsl_plugin.for_nni.patched_loss import PatchedLoss
+    from snnsl_plugin.for_torch.hosted import HostedPruner
     from snnsl_plugin.for_torch_pruning.driver import DrivenPruner as ChannelPruner
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -59,7 +62,7 @@ class Assembled:
     model: nn.Module
     optimizer: Optimizer
     how: Training
-    pruner: DynamicPruner | NniPruner | ChannelPruner | None
+    pruner: DynamicPruner | NniPruner | ChannelPruner | HostedPruner | None
     distiller: ReverseDistiller | PatchedLoss | None
     scaler: GradScaler
     sizes: dict[str, int]
@@ -142,11 +145,15 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         hosted = driven(recipe.pruning, model, kind, options, seed=recipe.seed, example=example, **known)
         return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler, *dense)
     optimizer = kind(model.parameters(), **options)
-    pruner: DynamicPruner | ChannelPruner | None
-    if isinstance(recipe.pruning, Cut | SpikingDynamic):
+    pruner: DynamicPruner | ChannelPruner | HostedPruner | None
+    if isinstance(recipe.pruning, Cut | SpikingDynamic | HostedPruning):
         drawn = partial(drawn_batches, parts.train, how.device, recipe.seed)
         example = next(batches(parts.validation, how.device))[0]
-        pruner = cutting(recipe.pruning, model, optimizer, seed=recipe.seed, example=example, draw=drawn, **known)
+        given: dict[str, Any] = {"seed": recipe.seed, "example": example, "draw": drawn, **known}
+        if isinstance(recipe.pruning, HostedPruning):
+            pruner = masking(recipe.pruning, model, optimizer, **given)
+        else:
+            pruner = cutting(recipe.pruning, model, optimizer, **given)
     else:
         pruner = _pruner(recipe, model, optimizer, known)
     return Assembled(parts, model, optimizer, how, pruner, distiller, scaler, *dense)
@@ -190,7 +197,7 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
 
 def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int]) -> DynamicPruner | None:
     pruning = recipe.pruning
-    if isinstance(pruning, Dense | NniPruning | Cut | SpikingDynamic):
+    if isinstance(pruning, Dense | NniPruning | Cut | SpikingDynamic | HostedPruning):
         return None
     rule = pruning.registered_name
     chosen = {option: _built(getattr(pruning, option)) for option in registry.options("rules", rule)}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from snnsl_plugin import registry
 from snnsl_plugin.recipe.folder import identity
+from snnsl_plugin.recipe.options import Choice
 from snnsl_plugin.recipe.schema import Recipe
 
 
@@ -14,12 +19,29 @@ def digest(recipe: Recipe) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of what a recipe says.
 
     Defaults are left out, so an option that is new tomorrow leaves the digests of today's recipes as they are; so is
-    `tracking`, which does not change what is computed. A guide's run counts by its own digest and seed, not by the
-    folder it lies in; before that run is there, by the folder's name.
+    `tracking` and `compare`, which do not change what a run computes. A guide's run counts by its own digest and seed,
+    not by the folder it lies in; before that run is there, by the folder's name. A function of another distribution
+    counts with the file it is written in.
     """
-    said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tracking"})
+    said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tracking", "compare"})
     guide = (said.get("distillation") or {}).get("guide")
     if isinstance(guide, dict) and guide.get("run") and (held := identity(Path(guide["run"]))):
         guide["run"] = {"digest": held["digest"], "seed": held["seed"]}
+    if joined := _joined(recipe):
+        said["joined"] = joined
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _joined(block: BaseModel) -> dict[str, str]:
+    """Of each joined function that a block names the SHA-256 of its file, so that other code has another digest."""
+    found: dict[str, str] = {}
+    if isinstance(block, Choice) and block.registered_name in registry.joined(block.registered_kind):
+        path = inspect.getsourcefile(inspect.unwrap(block.registered_function))
+        code = Path(path).read_bytes() if path else b""
+        found[f"{block.registered_kind}.{block.registered_name}"] = hashlib.sha256(code).hexdigest()[:16]
+    for key in type(block).model_fields:
+        value = getattr(block, key)
+        if isinstance(value, BaseModel) and key not in ("tracking", "compare"):
+            found |= _joined(value)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: a file, or the name of a shipped recipe; a file wins.
-        overrides: `key.path=value`, the value in YAML.
+        overrides: `key.path=value`, the value in YAML; `~key.path` drops what the recipe says there, so that together
+            they replace a block whole, also by another one of the same name.
 
     Raises:
         BadRecipe: with all problems, each as `file:line:col: key: message`.
@@ -60,7 +62,10 @@ def resolve(recipe: str | Path, overrides: Sequence[str] = ()) -> Document:
         BadRecipe: a file that is missing or is not a YAML mapping, a cycle in `extends`, a malformed override.
     """
     document = _with_parents(find(recipe), ())
-    parsed, malformed = _overrides(overrides)
+    parsed, malformed = _overrides([text for text in overrides if not text.startswith("~")])
+    for text in overrides:
+        if text.startswith("~"):
+            malformed += _drop_(document, text, parsed)
     changed = laid_over(document, parsed)
     # A block made by an override alone has no place of its own: it gets that of the first override inside it.
     for path in list(parsed.places):
@@ -91,8 +96,11 @@ def dump(recipe: Recipe) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    data = _name_first(recipe.model_dump(mode="json", by_alias=True))
+    # A next-line character (U+0085) written as it is would be read as a line break.
+    yaml.allow_unicode = json.dumps(data, ensure_ascii=False).isprintable()
     stream = io.StringIO()
-    yaml.dump(_name_first(recipe.model_dump(mode="json", by_alias=True)), stream)
+    yaml.dump(data, stream)
     return stream.getvalue()
 
 
@@ -114,6 +122,24 @@ def _with_parents(path: Path, below: tuple[Path, ...]) -> Document:
         shown = " -> ".join(each.name for each in (*chain, target))
         raise BadRecipe([f"{place}: extends: these recipes extend one another in a circle: {shown}"])
     return laid_over(_with_parents(target, chain), document)
+
+
+def _drop_(document: Document, text: str, instead: Document) -> list[Problem]:
+    """Drops a key from a document in place; one that is not there is a problem unless it is written anew."""
+    place, key = Place(f"command line: {text}"), text.removeprefix("~")
+    path: KeyPath = tuple(key.split("."))
+    if "=" in key or not all(path):
+        return [Problem(place, "", "what drops a key is written ~key.path, e.g. ~distillation")]
+    node: Any = document.data
+    for part in path[:-1]:
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, dict) and path[-1] in node:
+        del node[path[-1]]
+        for old in [old for old in document.places if old[: len(path)] == path]:
+            del document.places[old]
+    elif not any(written[: len(path)] == path for written in instead.places):
+        return [Problem(place, key, "the recipe does not say this, so there is nothing to drop")]
+    return []
 
 
 def _overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:

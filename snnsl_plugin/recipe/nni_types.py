@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -27,12 +27,18 @@ else:
     Rule = Literal[tuple(registry.names("rules"))]
 #: options of `nni.spiking_dynamic` that belong to its rule
 _OF_RULES = ("criterion", "growth", "distribution", "swap", "threshold")
+#: pruners whose masks are those of whole channels
+_OF_CHANNELS = ("l1_norm", "l2_norm", "fpgm", "taylor", "slim", "linear_l1_norm", "agp_taylor", "movement")
 Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class NniPruning(Block):
     """What all pruners of NNI share."""
 
+    #: the key that says how much is kept
+    strength: ClassVar[str | None] = "density"
+    #: whether masks change at an interval `every` until `until`
+    gradual: ClassVar[bool] = False
     type: str
     density: Density | None
     """Share of the prunable weights that is kept in the end; NNI's sparse ratio is 1 - density, in every layer."""
@@ -45,6 +51,11 @@ class NniPruning(Block):
     def name(self) -> str:
         """What follows `nni.`."""
         return self.type.removeprefix("nni.")
+
+    @property
+    def structured(self) -> bool:
+        """Whether whole channels go."""
+        return self.name in _OF_CHANNELS
 
     def passed(self) -> dict[str, Any]:
         """Further options of NNI's pruner or of its config list, in NNI's words."""
@@ -115,6 +126,7 @@ class Slim(_Watching):
 
 
 class _Ramped(_Builtin):
+    gradual: ClassVar[bool] = True
     start: Duration = "0it"
     """When the ramp begins; the first masks are made `every` later."""
     every: Duration = "100it"
@@ -157,6 +169,11 @@ class Movement(_Builtin):
     granularity: Literal["out_channel", "weight"] = "out_channel"
     """Whether whole output channels go, as NNI has it by itself, or single weights."""
 
+    @property
+    def structured(self) -> bool:
+        """Whether whole channels go."""
+        return self.granularity != "weight"
+
     @model_validator(mode="after")
     def _in_order(self) -> Movement:
         in_order(self.start, self.until)
@@ -170,6 +187,7 @@ class Movement(_Builtin):
 class SpikingDynamic(NniPruning):
     """The SpikingDynamicPruner of this package, inside NNI: prune and regrow."""
 
+    gradual: ClassVar[bool] = True
     type: Literal["nni.spiking_dynamic"]
     rule: Rule = "drop_grow"
     """How masks change; of a joined rule, options with the names below."""

@@ -16,6 +16,8 @@ from torch import nn
 from snnsl_plugin import __version__
 from snnsl_plugin.core import masks as mask_functions
 from snnsl_plugin.errors import BadCheckpoint
+from snnsl_plugin.for_torch.hosted import HostedPruner
+from snnsl_plugin.for_torch.torch_masks import made_permanent
 from snnsl_plugin.metrics.measure import Measurement, measure
 from snnsl_plugin.metrics.memory import peak_memory_mib
 from snnsl_plugin.metrics.paths import live_paths
@@ -89,20 +91,23 @@ def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
     try:
         if tree["progress"]["result"] is not None:  # killed after its last checkpoint and before result.json
             return {key: tree["progress"][key] for key in fresh}
-        if made.pruner and not isinstance(made.pruner, DynamicPruner | compact.Cutting):
+        if stuck := _cannot_go_on(made):
             _log.warning(
-                "%s: a pruner of NNI cannot go on from the middle, so the training of the sparse network starts again, "
-                "from the same seed",
+                "%s: %s cannot go on from the middle, so the training of the sparse network starts again, from the "
+                "same seed",
                 path.parent,
+                stuck,
             )
             return fresh
         if isinstance(made.pruner, compact.Cutting):
             compact.go_on_(made.pruner, made.model, made.distiller, tree)
+        if isinstance(made.pruner, HostedPruner):
+            _mask_again_(made.pruner, made, tree)
         made.model.load_state_dict(tree["model"])
         made.optimizer.load_state_dict(tree["optimizer"])
         if isinstance(made.pruner, DynamicPruner):
             made.pruner.load_state_dict(tree["pruner"])
-        if made.distiller and not isinstance(made.pruner, compact.Cutting):
+        if made.distiller and not isinstance(made.pruner, compact.Cutting | HostedPruner):
             made.distiller.load_state_dict(tree["distiller"], made.model)
         made.scaler.load_state_dict(tree["scaler"])
         return {key: tree["progress"][key] for key in fresh}
@@ -110,6 +115,36 @@ def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
         raise BadCheckpoint(
             f"{path} does not fit this recipe ({str(error).splitlines()[0]}): start anew with another --run-dir"
         ) from error
+
+
+def _cannot_go_on(made: Assembled) -> str:
+    """The pruner that must begin anew, in words; an empty string where it need not."""
+    if isinstance(made.pruner, HostedPruner):
+        return "" if made.pruner.resumable else f"the pruner {made.pruner.name} (it has no load_state_dict)"
+    return "a pruner of NNI" if made.pruner and not isinstance(made.pruner, DynamicPruner | compact.Cutting) else ""
+
+
+def _mask_again_(pruner: HostedPruner, made: Assembled, tree: dict[str, Any]) -> None:
+    """Puts the masks of a checkpoint into a fresh network; its weights are loaded by the caller.
+
+    A guide may be a copy of the network from before, with or without its masks: it is loaded as a plain network, and as
+    it is where the pruner gives a network another form.
+    """
+    waiting = made.distiller
+
+    def as_plain() -> None:
+        nonlocal waiting
+        if waiting is None:
+            return
+        try:
+            waiting.load_state_dict(made_permanent(tree["distiller"]), made.model)
+        except RuntimeError:  # the pruner gives the network a form of its own, and the guide is a copy of that
+            return
+        waiting = None
+
+    pruner.load_state_dict(tree["pruner"], while_plain=as_plain)
+    if waiting is not None:
+        waiting.load_state_dict(tree["distiller"], made.model)
 
 
 def _tree(made: Assembled, saved: dict[str, Any], own: str) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from snnsl_plugin import registry
+from snnsl_plugin.recipe.compare_types import Compare
 from snnsl_plugin.recipe.durations import Duration, in_order
 from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
 from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, problem, union
 from snnsl_plugin.recipe.schedule_ends import ends
 from snnsl_plugin.recipe.torch_pruning_types import TORCH_PRUNING_TYPES, Cut, SpikingDynamic
+from snnsl_plugin.recipe.torch_types import HOSTED_TYPES, HostedPruning
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: What the options of a rule must stay within, by name; a rule checks the same at each update.
@@ -93,12 +95,23 @@ class Train(Block):
 class Dense(Block):
     """No pruning: the dense network alone."""
 
+    structured: ClassVar[bool] = False
+    strength: ClassVar[str | None] = None
+    gradual: ClassVar[bool] = False
     type: Literal["dense"]
 
 
 class Pruning(Choice):
     """Options that every rule has."""
 
+    if TYPE_CHECKING:
+        type: str
+    #: whether whole channels go
+    structured: ClassVar[bool] = False
+    #: the key that says how much is kept; None where the density is an outcome
+    strength: ClassVar[str | None] = None
+    #: whether masks change at an interval `every` until `until`
+    gradual: ClassVar[bool] = True
     every: Duration | None = None
     """Between two updates of the masks; the rule's own where omitted."""
     start: Duration = "0it"
@@ -148,13 +161,15 @@ class Tracking(Block):
 
 if TYPE_CHECKING:
     AnyData: TypeAlias = Data
-    AnyPruning: TypeAlias = Dense | Pruning | NniPruning | Cut | SpikingDynamic
+    AnyPruning: TypeAlias = Dense | Pruning | NniPruning | Cut | SpikingDynamic | HostedPruning
 else:
     AnyData = union("data set", [model("datasets", name, Data) for name in registry.names("datasets")])
     _RULES = [
         model("rules", name, Pruning, tag="type", prefix="snnsl.", checks=_RANGES) for name in registry.names("rules")
     ]
-    AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES, *TORCH_PRUNING_TYPES], tag="type")
+    for each in _RULES:
+        each.strength = "density" if "density" in each.registered_options else None
+    AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES, *TORCH_PRUNING_TYPES, *HOSTED_TYPES], tag="type")
 
 
 def _mention_extends(schema: dict[str, Any]) -> None:
@@ -184,6 +199,8 @@ class Recipe(Block):
     dense_baseline: bool = False
     """Train the dense network as well, from the same seed, to compare with."""
     tracking: Tracking = Tracking()
+    compare: Compare | None = None
+    """Who `snnsl compare` lets train on this data; a run of the recipe takes no notice."""
 
     @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:
@@ -198,6 +215,12 @@ class Recipe(Block):
             raise problem(
                 "an average (ema) cannot follow a network to which NNI's SlimPruner adds parameters on the way: leave "
                 "ema out, or choose another pruning type",
+                "distillation",
+            )
+        if isinstance(self.pruning, HostedPruning) and getattr(guide, "ema", None) is not None:
+            raise problem(
+                "an average (ema) cannot follow a network whose weights torch.nn.utils.prune holds in another way once "
+                "they are masked: leave ema out, or choose another pruning type",
                 "distillation",
             )
         return self

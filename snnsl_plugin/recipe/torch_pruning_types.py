@@ -5,7 +5,7 @@ The words are those of recipes; Torch-Pruning itself is not imported here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -145,6 +145,12 @@ else:
 class TorchPruning(Block):
     """What all pruners of Torch-Pruning share."""
 
+    #: whether whole channels go
+    structured: ClassVar[bool] = True
+    #: the key that says how much is kept
+    strength: ClassVar[str | None] = "channels"
+    #: whether masks change at an interval `every` until `until`
+    gradual: ClassVar[bool] = False
     type: str
     channels: Share
     """Share of the channels of each group of layers that is kept; Torch-Pruning's pruning_ratio is 1 - channels."""
@@ -282,6 +288,7 @@ class GrowingReg(_Regularized):
 class SpikingDynamic(TorchPruning):
     """The SpikingDynamicPruner of this package: channels are masked and regrown, and cut at the last update."""
 
+    gradual: ClassVar[bool] = True
     type: Literal["torch_pruning.spiking_dynamic"]
     importance: AnyImportance = Spiking(name="spiking")
     """What a channel is kept for."""

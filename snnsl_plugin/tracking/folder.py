@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,13 @@ _AT_THE_END = (
     "state.json",
     "compact.safetensors",
     "compact.json",
+    "comparison.json",
+    "comparison.csv",
+    "comparison.md",
+    "comparison.html",
 )
+#: Whatever happens to a run changes one of these; `figures` as a folder, when a file in it is made or replaced.
+_TRACES = (journal.FILE_NAME, "run.json", "result.json", "report.html", "figures")
 
 
 def is_training(run_dir: Path) -> bool:
@@ -84,7 +91,8 @@ def dataset(run_dir: Path) -> dict[str, Any] | None:
     The fact is a mapping, or a text that says where the data came from.
 
     Returns:
-        A mapping with at least `name` and `digest` (at most 36 characters); None while the run has not started.
+        A mapping with at least `name` and `digest` (at most 36 characters); None while the run has not started, or
+        where neither recipe nor journal names any data.
     """
     path = run_dir / journal.FILE_NAME
     first = itertools.islice(journal.read(path), 10) if path.exists() else iter(())
@@ -92,6 +100,8 @@ def dataset(run_dir: Path) -> dict[str, Any] | None:
     if started is None:
         return None
     planned, read = recipe(run_dir).get("data"), started.get("dataset")
+    if not planned and not read:
+        return None
     found = dict(planned) if isinstance(planned, Mapping) else {"name": str(planned or "unnamed")}
     found |= read if isinstance(read, Mapping) else {"source": read} if read else {}
     text = json.dumps(found, sort_keys=True, default=str)
@@ -113,3 +123,19 @@ def files(run_dir: Path, ended: bool) -> dict[str, list[int]]:
         paths += sorted(path for path in (run_dir / "figures").rglob("*"))
     stats = {path.relative_to(run_dir).as_posix(): path.stat() for path in paths if path.is_file()}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def traces(run_dir: Path) -> list[tuple[int, int]]:
+    """Size and modification time of a few files; equal ones mean that nothing has happened to the run in between.
+
+    Cheaper by far than `files`: a comparison asks hundreds of folders every few seconds.
+    """
+    return [_trace(f"{run_dir}/{name}") for name in _TRACES]
+
+
+def _trace(path: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (-1, -1)
+    return (stat.st_size, stat.st_mtime_ns)

@@ -27,21 +27,30 @@ _UPLOAD_SECONDS = "120"
 class Projection:
     """One run folder and the MLflow run that shows it."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, run_dir: Path, sent: progress.Progress) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, run_dir: Path, name: str, sent: progress.Progress
+    ) -> None:
         """Takes up where `sent` ends; nothing is sent yet.
 
         Args:
             client: from `connection.connect`.
             experiment_id: from `connection.connect`.
             run_dir: the run folder.
+            name: what MLflow calls the run.
             sent: how far it was sent; changed and saved as more is.
         """
         self.sent = sent
         self._client = client
         self._experiment_id = experiment_id
         self._run_dir = run_dir
+        self._name = name
         self._arrived: defaultdict[str, set[int]] = defaultdict(set)
         self._opened = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether MLflow has answered for this run."""
+        return self._opened
 
     def send(self, training: bool, parent: str | None = None) -> bool:
         """Sends what is new. Sending again what MLflow has is harmless, so any step of it may fail and be repeated.
@@ -107,14 +116,12 @@ class Projection:
         tags = {"snnsl.run_dir_id": progress.identity(self._run_dir), "mlflow.source.name": "snnsl_plugin"}
         with contextlib.suppress(OSError, KeyError):  # a container may run as a user without a name
             tags["mlflow.user"] = getpass.getuser()
-        name = self._run_dir.name
         if parent:
             tags["mlflow.parentRunId"] = parent
-            name = f"{self._run_dir.parent.name}/{name}"
         path = self._run_dir / journal.FILE_NAME
         first = next(journal.read(path), None) if path.exists() else None
         start = int(first["time"] * 1000) if first else None
-        return self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=name)
+        return self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=self._name)
 
     def _learn_steps(self, run: Run) -> None:
         """Asks MLflow which steps it has of each metric: after a resume the same steps come again at another time."""

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from snnsl_plugin.errors import MissingExtra, SnnslError
 from snnsl_plugin.tracking import folder, progress
+from snnsl_plugin.tracking.family import members
 from snnsl_plugin.tracking.launch import default_uri
 from snnsl_plugin.tracking.sending import Sender
 
@@ -91,7 +92,7 @@ def sync(run_dir: Path, uri: str, experiment: str, patience: float = 0.0) -> boo
         with _sender_lock(run_dir, timeout=patience):
             while True:
                 training = folder.is_training(run_dir)
-                arrived = sender.send(run_dir, training) or sender.went_through(run_dir)
+                arrived = sender.send(run_dir, training) or sender.went_through()
                 if arrived or time.monotonic() - start >= patience:
                     break
                 time.sleep(_POLL_SECONDS)
@@ -106,7 +107,10 @@ def backfill(run_dir: Path, uri: str) -> None:
     """Sends the runs beside this one that are over, are not wholly in the same MLflow, and have no sender."""
     for path in sorted(run_dir.resolve().parent.iterdir()):
         sent = progress.load(path)
-        if path == run_dir.resolve() or sent is None or sent.complete or sent.uri != progress.without_password(uri):
+        if path == run_dir.resolve() or sent is None or sent.uri != progress.without_password(uri):
+            continue
+        below = (progress.load(each.path) for each in members(path))
+        if all(each is not None and each.complete for each in below):
             continue
         with contextlib.suppress(Timeout), _sender_lock(path, timeout=0):
             if not folder.is_training(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,12 +10,16 @@ from urllib.parse import urlsplit
 from snnsl_plugin.errors import BadOption, MissingExtra
 from snnsl_plugin.tracking import folder, journal, progress
 from snnsl_plugin.tracking.breaker import Breaker
+from snnsl_plugin.tracking.family import Member, is_training, members
 from snnsl_plugin.tracking.following import new_lines
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from snnsl_plugin.tracking.projection import Projection
+
+
+_LONGEST_FAILING = 20.0
 
 
 class Sender:
@@ -35,15 +40,23 @@ class Sender:
         self._breaker = Breaker()
         self._connection: tuple[MlflowClient, str] | None = None
         self._projections: dict[Path, Projection] = {}
+        self._whole: dict[Path, list[tuple[int, int]]] = {}  # the traces of folders that MLflow has whole
+        self._failed: set[Path] = set()
+        self._through = False
 
     def send(self, run_dir: Path, training: bool) -> bool:
-        """Sends what is new of a run folder and its dense baseline; True when both are over and MLflow has them whole.
+        """Sends what is new of a run folder and of the runs below it: a dense baseline, those of a comparison.
+
+        Folders that MLflow has whole, and in which nothing has happened since, cost a look at a few files.
+
+        Returns:
+            Whether all of them are over and MLflow has them whole.
 
         Raises:
             MissingExtra: mlflow cannot be imported.
         """
-        folders = _folders(run_dir)
-        if not training and all(map(self._nothing_new, folders)):
+        touched = self.touched(run_dir, training)
+        if not touched:
             return True
         try:
             from snnsl_plugin.tracking import connection, projection
@@ -51,45 +64,88 @@ class Sender:
             raise MissingExtra(f"tracking: mlflow cannot be imported here ({error}); pip install mlflow") from error
 
         def attempt() -> bool:
-            complete, parent = True, None
+            complete, failures, lost = True, [], 0.0
+            self._through = False
             try:
                 self._connection = self._connection or connection.connect(self._uri, self._experiment)
-                for path in folders:
-                    if path not in self._projections:
-                        self._projections[path] = projection.Projection(*self._connection, path, self._progress(path))
-                    complete &= self._projections[path].send(training, parent)
-                    parent = self._projections[path].sent.mlflow_run_id
+                for each in touched:
+                    begun = time.monotonic()
+                    if each.path not in self._projections:
+                        sent = self._progress(each.path)
+                        self._projections[each.path] = projection.Projection(
+                            *self._connection, each.path, each.name, sent
+                        )
+                    try:
+                        complete &= self._send(each, is_training(each, run_dir, training))
+                        self._failed.discard(each.path)
+                    except Exception as error:
+                        failures.append(error)
+                        self._failed.add(each.path)
+                        lost += time.monotonic() - begun
+                        if not self._projections[each.path].opened or lost > _LONGEST_FAILING:
+                            break  # MLflow itself is away or hangs, and each further run would wait for it in vain
+                if failures:
+                    raise failures[0]
             except BaseException:  # it is open what MLflow took before it failed: it is asked when it is back
                 self._connection, self._projections = None, {}
                 raise
+            self._through = True
             return complete
 
         return self._breaker.call(attempt)
 
+    def touched(self, run_dir: Path, training: bool) -> list[Member]:
+        """The runs of which MLflow may miss something, in the order in which they are sent.
+
+        Last time's failures come last, so that a folder which cannot be sent does not keep the others waiting.
+        """
+        found = [
+            each for each in members(run_dir) if (training and each.locked == run_dir) or not self._is_whole(each.path)
+        ]
+        return sorted(found, key=lambda each: (each.above is not None, each.path in self._failed))
+
     def note_missing(self, run_dir: Path, training: bool) -> None:
         """Writes into `sent.json` what MLflow has not got."""
-        for path in _folders(run_dir):
-            sent = self._progress(path)
-            sent.missing = sent.missing if sent.complete else _missing(path, sent, training)
-            sent.save(path)
+        for each in members(run_dir):
+            sent = self._progress(each.path)
+            if not sent.complete:
+                sent.missing = _missing(each.path, sent, is_training(each, run_dir, training))
+                sent.save(each.path)
 
-    def went_through(self, run_dir: Path) -> bool:
+    def went_through(self) -> bool:
         """Whether the last `send` reached MLflow, so that it has what a run that is not over shows so far."""
-        return all(path in self._projections for path in _folders(run_dir))
+        return self._through
+
+    def _send(self, member: Member, training: bool) -> bool:
+        above = self._run_id(member.above) if member.above else None
+        if member.above and not above:
+            return False  # what it belongs to could not be shown yet
+        traces = folder.traces(member.path)
+        shown = self._projections[member.path]
+        if shown.send(training, above):
+            self._whole[member.path] = traces
+            del self._projections[member.path]  # it remembers each step of each metric
+            return True
+        self._whole.pop(member.path, None)
+        return False
+
+    def _run_id(self, run_dir: Path) -> str | None:
+        shown = self._projections.get(run_dir)
+        return (shown.sent if shown else self._progress(run_dir)).mlflow_run_id
 
     def _progress(self, run_dir: Path) -> progress.Progress:
         fresh = progress.Progress(progress.without_password(self._uri), self._experiment)
         sent = progress.load(run_dir) or fresh
         return sent if (sent.uri, sent.experiment) == (fresh.uri, fresh.experiment) else fresh
 
-    def _nothing_new(self, run_dir: Path) -> bool:
-        sent = self._progress(run_dir)
-        return sent.complete and not _missing(run_dir, sent, training=False)
-
-
-def _folders(run_dir: Path) -> list[Path]:
-    """The run folder, and that of its dense baseline where there is one."""
-    return [run_dir, *(path for path in [run_dir / "dense"] if (path / "recipe.yaml").exists())]
+    def _is_whole(self, run_dir: Path) -> bool:
+        """Whether MLflow has a run whole and nothing has happened to it since."""
+        traces = folder.traces(run_dir)
+        if run_dir not in self._whole:
+            sent = self._progress(run_dir)
+            if sent.complete and not _missing(run_dir, sent, training=False):
+                self._whole[run_dir] = traces
+        return self._whole.get(run_dir) == traces
 
 
 def _missing(run_dir: Path, sent: progress.Progress, training: bool) -> list[str]:

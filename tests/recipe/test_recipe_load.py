@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from snnsl_plugin.errors import BadRecipe
@@ -123,6 +123,7 @@ def test_every_shipped_recipe_is_valid_explained_and_equal_after_writing(name, w
     experiment=st.none() | st.text(),
     seed=st.integers(min_value=0, max_value=2**63 - 1),
 )
+@example(lr=1.0, experiment="\x85", seed=0)
 def test_any_value_survives_writing_and_reading(write, lr, experiment, seed):
     from snnsl_plugin.recipe.schema import Recipe
 

@@ -37,12 +37,48 @@ def answer(request: dict[str, Any]) -> Any:
             except Killed:
                 return True
         return False
+    if request["command"] == "die during":
+        return died(run_dir, uri, experiment, request["method"], request["calls"])
+    if request["command"] == "sync without":
+        return sync_without(run_dir, uri, experiment, request["method"], request["name"])
     client = MlflowClient(uri)
     experiments = [client.get_experiment_by_name(experiment).experiment_id]
     if request["command"] == "delete":
         return client.delete_run(request["run_id"])
     filter_ = f"tags.`snnsl.run_dir_id` = '{request['tag']}'"
     return [described(client, run) for run in client.search_runs(experiments, filter_, ViewType.ALL)]
+
+
+def died(run_dir: Path, uri: str, experiment: str, method: str, calls: int) -> bool:
+    """Sends until MLflow has taken so many calls of a method; the sender dies before it hears so."""
+    real, left = getattr(MlflowClient, method), [calls]
+
+    def last_words(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        taken = real(self, *arguments, **options)
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+        return taken
+
+    with patch.object(MlflowClient, method, last_words):
+        try:
+            sender.sync(run_dir, uri, experiment)
+        except Killed:
+            return True
+    return False
+
+
+def sync_without(run_dir: Path, uri: str, experiment: str, method: str, name: str) -> bool:
+    """Sends while MLflow refuses a method for the one run of a name."""
+    real = getattr(MlflowClient, method)
+
+    def refused(self: MlflowClient, run_id: str, *arguments: Any, **options: Any) -> Any:
+        if self.get_run(run_id).info.run_name == name:
+            raise OSError("refused")
+        return real(self, run_id, *arguments, **options)
+
+    with patch.object(MlflowClient, method, refused):
+        return sender.sync(run_dir, uri, experiment)
 
 
 def described(client: MlflowClient, run: Any) -> dict[str, Any]:

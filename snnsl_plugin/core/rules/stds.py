@@ -12,6 +12,8 @@ from snnsl_plugin.errors import BadOption
 
 #: The source moves the threshold at every iteration.
 EVERY = "1it"
+#: What says how much is dropped, where there is no density to ask for.
+STRENGTH = "threshold"
 
 
 def stds(layers: Sequence[Layer], progress: float, *, threshold: Schedule) -> dict[str, State]:

@@ -1,0 +1,52 @@
+"""The smallest weights of each layer go, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.utils import prune
+
+from snnsl_plugin.for_torch.one_shot import OneShot
+
+
+def l1(
+    model: nn.Module,
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    density: float,
+    start: str = "50%",
+    layers: tuple[str, ...] = ("*",),
+    exclude: tuple[str, ...] | None = None,
+) -> OneShot:
+    """The smallest weights of each layer go, at once (torch's `l1_unstructured`).
+
+    Args:
+        model: masked in place.
+        total_steps: what a percentage refers to.
+        steps_per_epoch: what epochs refer to.
+        density: share of the prunable weights that is kept, in (0, 1].
+        start: when the masks are made; before it the network trains dense, after it the masks stay.
+        layers: patterns of the layers that may be pruned, e.g. `features.*`.
+        exclude: patterns of the layers that stay dense; none where omitted.
+
+    Raises:
+        BadOption: see `OneShot`.
+        NothingMatched: a pattern that matches no layer.
+    """
+    return OneShot(
+        model,
+        _apply,
+        density=density,
+        start=start,
+        layers=layers,
+        exclude=exclude,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _apply(modules: Sequence[nn.Module], amounts: Sequence[int]) -> None:
+    for module, amount in zip(modules, amounts, strict=True):
+        prune.l1_unstructured(module, "weight", amount=amount)  # type: ignore[no-untyped-call]
