@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -114,3 +115,11 @@ def _data(data: str, given: set[str]) -> dict[str, Any]:
         says = described(registry.get("datasets", name)).get(option, "it has no default")
         raise BadOption(f"--data {data}: {name} needs {option} as well: add data.{option}=VALUE ({says.rstrip('.')})")
     return values
+
+
+def name_of(recipe: Path) -> str:
+    """What the run is called: like its recipe file, or, for the recipe in a run folder, like that run."""
+    from snnsl_plugin.recipe import folder
+
+    held = folder.identity(recipe.parent) if recipe.name == folder.RECIPE else None
+    return str(held["name"]) if held else recipe.stem

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Verbose, own
+from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Verbose, name_of, own
 from snnsl_plugin.errors import UsageError
 
 #: what is compared where no recipe is named
@@ -54,7 +54,7 @@ def compare(
     if recipe is not None and ("=" in recipe or recipe.startswith("~")):  # no recipe was named, but a change
         changes, recipe = [recipe, *changes], None
     # With a network or data of the user's own it is a comparison of theirs, and called so.
-    name = Path(recipe).stem if recipe else "compare" if model or data else _RECIPE
+    name = name_of(Path(recipe)) if recipe else "compare" if model or data else _RECIPE
     loaded = load(recipe or _RECIPE, [*changes, *own(model, data, recipe=recipe or _RECIPE, overrides=changes)])
     permitted = [model] if model else []
     flags = [word for flag, value in (("--model", model), ("--data", data)) if value for word in (flag, value)]

@@ -17,8 +17,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from snnsl_plugin.comparison.stages import Told
 
-#: Trainings that the search for a budget may take.
-MOST_RUNS = 6
 _WORDS = {"plan": "planning", "train": "training"}
 
 
@@ -101,6 +99,7 @@ def print_plan(planned: Mapping[str, Any], console: Console | None = None) -> No
         planned: what `comparison.run.preview` gives.
         console: where to; stdout where omitted.
     """
+    from snnsl_plugin.comparison.strengths import MOST_RUNS
     from snnsl_plugin.comparison.wording import budget_words
 
     console = console or Console()

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Recipe, Verbose, own
+from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Recipe, Verbose, name_of, own
 from snnsl_plugin.errors import UsageError
 
 
@@ -59,7 +59,7 @@ def run(
                 resume=resume,
                 on_event=progress.show,
                 on_start=begun.append,
-                name=_name(Path(recipe)),
+                name=name_of(Path(recipe)),
             )
     except KeyboardInterrupt:
         if not begun:
@@ -77,14 +77,6 @@ def run(
         if loaded.tracking.mlflow and not loaded.tracking.uri and "MLFLOW_TRACKING_URI" not in os.environ:
             store = default_uri(begun[0].resolve().parent)
             typer.echo(f"all runs side by side: mlflow ui --backend-store-uri {store}")
-
-
-def _name(recipe: Path) -> str:
-    """What the run is called: like its recipe file, or, for the recipe in a run folder, like that run."""
-    from snnsl_plugin.recipe import folder
-
-    held = folder.identity(recipe.parent) if recipe.name == folder.RECIPE else None
-    return str(held["name"]) if held else recipe.stem
 
 
 def _show(loaded: object, as_json: bool) -> None:

@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,7 @@ def comparison(
     command: str,
     workers: int,
     wall_s: float,
+    since: str,
 ) -> dict[str, Any]:
     """Reads every run, judges the tables, and writes `comparison.json`.
 
@@ -63,7 +63,8 @@ def comparison(
         status: `finished` or `interrupted`.
         command: that repeats it.
         workers: runs at the same time.
-        wall_s: seconds it took.
+        wall_s: seconds that this process took, without those of earlier ones it went on from.
+        since: when it was begun, ISO 8601.
     """
     compare, rows = made.compare, [_row(row, run_dir, errors) for row in made.rows]
     kinds = {row["pruner"]: row["kind"] for row in rows}
@@ -79,10 +80,11 @@ def comparison(
         }
         for each in made.entrants
     ]
+    lengths = {task.recipe.train.epochs for task in made.tasks}
     terms = {
         "seeds": list(compare.seeds),
         "budgets": [asdict(budget) for budget in budgets(compare)],
-        "epochs": None if compare.seconds else made.recipe.train.epochs,
+        "epochs": made.recipe.train.epochs if len(lengths) == 1 and not compare.seconds else None,
         "seconds": compare.seconds,
         "every": compare.every,
         "until": compare.until,
@@ -100,7 +102,7 @@ def comparison(
         "name": made.name,
         "status": status,
         "digest": made.digest,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": since,
         "wall_s": wall_s,
         "command": command,
         "commit": _commit(),

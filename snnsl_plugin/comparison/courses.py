@@ -17,6 +17,7 @@ from snnsl_plugin.errors import UsageError
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.recipe import assemble, folder
 from snnsl_plugin.recipe.schema import Recipe
+from snnsl_plugin.tracking.journal import read
 from snnsl_plugin.training.loop import batches
 
 #: Epochs of the training that tells how long an epoch takes; more where a pruner's own times ask for more.
@@ -31,11 +32,13 @@ class Run:
         name: of the run and its folder.
         recipe: of the run.
         turn: 0 for what others wait for; 1 for the first seed of a row, 2 for the second, ...
+        measures_time: whether it has to be trained here and now, because its seconds count.
     """
 
     name: str
     recipe: Recipe
     turn: int = 0
+    measures_time: bool = False
 
 
 #: Yields runs; is sent the sentences of those that failed, by name.
@@ -54,12 +57,13 @@ def course(row: Row, dense: Row, place: Callable[[str], Path]) -> Course:
     seconds = row.compare.seconds
     if seconds is not None:
         value = row.search.first if row.search else None
-        probe = Run(f"{row.name}-probe", row.recipe(first, value=value, epochs=_probe_epochs(row, value)))
+        trial = row.recipe(first, value=value, epochs=_probe_epochs(row, value))
+        probe = Run(f"{row.name}-probe", trial, measures_time=True)
         failures = (yield [probe]) or {}
         if failures:
             row.error = failures[probe.name]
             return
-        row.epochs = max(1, int(seconds / _result(place(probe.name))["seconds_per_epoch"]))
+        row.epochs = max(1, int(seconds / _fastest_epoch(place(probe.name))))
     if row.search:
         yield from _search(row, dense, place)
         if row.error:
@@ -105,6 +109,11 @@ def _search(row: Row, dense: Row, place: Callable[[str], Path]) -> Course:
         search.tell(value, _share(row, place(trial.name), whole))
     missed = search.error() > SEARCH_TOLERANCE
     row.strength = Strength(strength_key(row.entrant), search.best, "search", missed, len(search.seen))
+
+
+def _fastest_epoch(run: Path) -> float:
+    """Seconds of the fastest epoch of a run: what slows the others down is the machine, not the pruner."""
+    return min(float(line["metrics"]["seconds"]) for line in read(run / folder.JOURNAL) if line["event"] == "epoch")
 
 
 def _share(row: Row, run: Path, whole: float) -> float:

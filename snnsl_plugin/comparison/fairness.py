@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from snnsl_plugin.comparison import wording
+from snnsl_plugin.comparison import statistics, wording
 from snnsl_plugin.comparison.wording import Comparison
 
 #: source of unfairness -> how it is kept out
@@ -51,16 +49,22 @@ def threats(comparison: Comparison) -> list[str]:
             default=0.0,
         )
         if samples and 0 < best < 1:
-            error = math.sqrt(best * (1 - best) / samples)
+            error = statistics.sampling_error(best, samples, given["confidence"])
             found.append(
                 f"{task['name']} is judged on {samples:,} {part} samples: one sample is {100 / samples:.2g} points,"
-                f" and at {100 * best:.1f} % the standard error from the choice of samples is {100 * error:.1f}"
-                " points. All pruners share them, so differences suffer less than levels do."
+                f" and at {100 * best:.1f} % the choice of samples alone leaves ± {100 * error:.1f} points open. All"
+                " pruners share them, so differences suffer less than levels do."
             )
+    if part == "validation":
+        found.append(
+            "Judged on validation data, a number is the best of as many epochs as a pruner leaves after its last"
+            " update, and those that prune early have more to choose from."
+        )
     found += [
         f"Seconds and memory were measured with {given['workers']} workers at once on {machine['cores']} cores: good"
         " for orders of magnitude, not for ranking.",
-        "Settings are each pruner's published or default ones, not the best that a search on this task would find.",
+        "Settings are those written in the recipe, for most the published or default ones, not the best that a search"
+        " on this task would find.",
         "Small networks and short training favour pruners that settle early; another task may order them otherwise.",
     ]
     return found

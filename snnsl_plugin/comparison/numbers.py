@@ -75,17 +75,30 @@ def training_cost(run: Path, macs: Mapping[str, int]) -> float:
     """Multiply-accumulates of a training without those of masked weights, as a share of the dense training's: a model.
 
     Forward and backward passes alike: what a machine would save that skips a masked weight from the update on that
-    masked it. Dense gradients for growth, scores and statistics are not counted.
+    masked it. Dense gradients for growth, scores, statistics and a guide's own network are not counted. Masks of
+    channels are charged for the inputs of dead channels, cuts are not: they are gone.
 
     Args:
         run: a run folder with its journal.
         macs: of a sample in the dense network, by layer.
     """
-    share, since, area, total = 1.0, 0, 0.0, sum(macs.values())
-    step = 0
+    total, step, since, area = sum(macs.values()), 0, 0, 0.0
+    share: float | None = None
+    sizes: dict[str, int] = {}
+
+    def alive(metrics: Mapping[str, float], *, before: bool) -> float:
+        kept = {name: metrics.get(f"density/{name}", 1.0) for name in macs}
+        if before:  # what was masked before an update shows in what it changed
+            for name in macs.keys() & sizes.keys():
+                changed = metrics.get(f"dropped/{name}", 0.0) - metrics.get(f"born/{name}", 0.0)
+                kept[name] += changed / sizes[name]
+        return sum(macs[name] * kept[name] for name in macs) / total
+
     for event in read(run / folder.JOURNAL):
-        step = event["step"]
+        step, sizes = event["step"], event.get("layers", sizes)
         if event["event"] == "mask_update":
+            share = alive(event["metrics"], before=True) if share is None else share
             area, since = area + share * (step - since), step
-            share = sum(macs[name] * event["metrics"].get(f"density/{name}", 1.0) for name in macs) / total
-    return (area + share * (step - since)) / step if step else 1.0
+            share = alive(event["metrics"], before=False)
+    last = 1.0 if share is None else share
+    return (area + last * (step - since)) / step if step else 1.0

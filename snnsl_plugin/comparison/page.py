@@ -187,13 +187,13 @@ def _tally(table: Table, rows: Sequence[Row]) -> list[str]:
     """The answer in cells: reference, better, worse, undecided, inside the noise, failed or untested, highest mean."""
     verdicts = wording.verdicts_of(table, rows)
     rest = [row["pruner"] for row in rows if row["status"] != "finished"] + verdicts["not tested"]
-    first = max(rows, key=lambda row: measure(row, "accuracy") or 0.0)
+    first = wording.leader(table, rows)
     return [
         table["reference"] or wording.NOTHING,
         *(wording.named(found) if found else "none" for found in (verdicts["better"], verdicts["worse"])),
         *(str(len(verdicts[verdict])) for verdict in ("undecided", "inside the noise")),
         wording.named(rest) if rest else "none",
-        f"{first['pruner']}, {wording.mean_and_half_width(first)}",
+        f"{first['pruner']}, {wording.mean_and_half_width(first)}" if first else wording.NOTHING,
     ]
 
 

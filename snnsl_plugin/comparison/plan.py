@@ -12,10 +12,20 @@ from pathlib import Path
 
 from snnsl_plugin.comparison import strengths
 from snnsl_plugin.comparison.entrants import Entrant, chosen
+from snnsl_plugin.comparison.failures import sentence
 from snnsl_plugin.comparison.numbers import layer_macs
 from snnsl_plugin.comparison.strengths import Search, Strength
-from snnsl_plugin.comparison.terms import Budget, Kind, budgets, kind_of, run_recipe, strength_key, written_strength
-from snnsl_plugin.errors import BadRecipe, SnnslError
+from snnsl_plugin.comparison.terms import (
+    Budget,
+    Kind,
+    budgets,
+    expected_kind,
+    kind_of,
+    run_recipe,
+    strength_key,
+    written_strength,
+)
+from snnsl_plugin.errors import BadRecipe
 from snnsl_plugin.recipe import assemble
 from snnsl_plugin.recipe.compare_types import Compare
 from snnsl_plugin.recipe.digest import digest
@@ -176,7 +186,9 @@ def plan(recipe: Recipe, name: str) -> Plan:
     for task in made.tasks:
         made.rows.append(Row(task, made.entrants[0], None, compare, kind="dense"))
         made.rows += [
-            Row(task, entrant, budget, compare) for budget in budgets(compare) for entrant in made.entrants[1:]
+            Row(task, entrant, budget, compare, kind=expected_kind(entrant))
+            for budget in budgets(compare)
+            for entrant in made.entrants[1:]
         ]
     return made
 
@@ -188,11 +200,9 @@ def prepare(row: Row) -> None:
     """
     try:
         _prepare(row)
-    except SnnslError as error:
-        row.error = " ".join(str(error).split())
-    except Exception as error:  # a host's own failure is its row's, whatever it is
+    except (Exception, SystemExit) as error:  # a host's own failure is its row's, whatever it is
         _log.info("%s failed while it was planned", row.name, exc_info=True)
-        row.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        row.error = sentence(error)
 
 
 def _prepare(row: Row) -> None:

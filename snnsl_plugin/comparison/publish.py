@@ -32,5 +32,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
         os.replace(partial, folder / "figures" / name)
     folders = {run["folder"] for row in comparison["rows"] for run in row["runs"] if run["folder"]}
     reports = {name for name in folders if (folder / name / "report.html").is_file()}
+    if comparison["judge"] == "validation":
+        reports = set()  # they show the test accuracy
     write_text(folder / "comparison.html", page.render(comparison, reports))
     return folder / "comparison.html"

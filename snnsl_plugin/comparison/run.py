@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from snnsl_plugin.comparison import collect
-from snnsl_plugin.comparison.plan import plan
+from snnsl_plugin.comparison.plan import Plan, plan
 from snnsl_plugin.comparison.stages import Listener, Stages, Told
 from snnsl_plugin.errors import BadCheckpoint, RunFolderInUse
 from snnsl_plugin.models._permission import permit
-from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe import assemble, folder
 from snnsl_plugin.recipe.load import dump
 from snnsl_plugin.recipe.phase import versions
 from snnsl_plugin.recipe.schema import Recipe
@@ -85,7 +86,8 @@ def compare(
                 f"{run_dir} was begun with other versions ({changed}), and runs of both would not compare: start anew "
                 "with another --run-dir, or install what it was begun with"
             )
-        identity = {"name": name, "digest": made.digest, "seed": recipe.seed, "versions": now}
+        since = str(held.get("created") or datetime.now(UTC).isoformat(timespec="seconds"))
+        identity = {"name": name, "digest": made.digest, "seed": recipe.seed, "versions": now, "created": since}
         folder.write_json(run_dir / folder.IDENTITY, identity)
         write_text(run_dir / folder.RECIPE, dump(recipe))
         with suppress(FileNotFoundError):  # of an earlier try
@@ -95,7 +97,7 @@ def compare(
         if recipe.tracking.mlflow:
             launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
         listen = listen or _nobody
-        workers = workers or made.compare.workers or os.cpu_count() or 1
+        workers = workers or made.compare.workers or _usable(made)
         stages = Stages(made, run_dir, root, workers, tuple(permitted), listen)
         status = "interrupted"
         try:
@@ -105,7 +107,7 @@ def compare(
         finally:
             found = collect.comparison(
                 made, run_dir, stages.errors,
-                status=status, command=command, workers=workers, wall_s=time.perf_counter() - began,
+                status=status, command=command, workers=workers, wall_s=time.perf_counter() - began, since=since,
             )  # fmt: skip
             _write_journal(found, run_dir)
             collect.draw(found, run_dir)
@@ -167,6 +169,13 @@ def _write_journal(found: dict[str, Any], run_dir: Path) -> None:
 def _metric(row: dict[str, Any]) -> str:
     budget = f"{row['budget']['kind']}-{row['budget']['value']:g}" if row["budget"] else ""
     return "/".join(filter(None, ["accuracy", row["task"], row["pruner"], budget]))
+
+
+def _usable(made: Plan) -> int:
+    """Runs at the same time where nobody says: a core each, or one where they would share a GPU."""
+    if any(assemble.device(task.recipe) != "cpu" for task in made.tasks):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _failed(done: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from snnsl_plugin.comparison import store
 from snnsl_plugin.comparison.courses import Course, Run, course
+from snnsl_plugin.comparison.failures import sentence
 from snnsl_plugin.comparison.plan import Plan, Row, prepare
 from snnsl_plugin.comparison.workers import Job, Progress, train
 from snnsl_plugin.errors import BadCheckpoint
@@ -72,6 +73,7 @@ class Stages:
         #: the sentence of each run that failed, by its name
         self.errors: dict[str, str] = {}
         self._root, self._permitted, self._listen = root, permitted, listen
+        self._own = (run_dir / RUNS).resolve()
         self._courses: list[_Going] = []
         self._queue: list[tuple[int, int, Run]] = []
         #: folders of finished runs, by digest; those of this comparison join when they end
@@ -123,9 +125,9 @@ class Stages:
             going.asked = going.course.send(failures if going.asked else None)
         except StopIteration:
             self._courses.remove(going)
-        except Exception as error:  # what measuring a row's runs meets is that row's failure and nobody else's
+        except (Exception, SystemExit) as error:  # what measuring a row's runs meets is that row's failure alone
             _log.info("%s failed", going.row.name, exc_info=True)
-            going.row.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            going.row.error = sentence(error)
             self._courses.remove(going)
 
     def _has_ended(self, run: Run) -> bool:
@@ -135,8 +137,9 @@ class Stages:
             own, path = digest(run.recipe), self.place(run.name)
             finished = _is_finished(path, own)
             self._digests[run.name] = own
-            if not finished and own in self._known:
-                finished = self._took_over(run.name, self._known[own])
+            source = None if run.measures_time else self._known.get(own)
+            if not finished and source and store.may_be_taken_over(run.recipe, source, self._own):
+                finished = self._took_over(run.name, source)
             if finished:
                 self._end(run.name)
             else:
@@ -144,7 +147,7 @@ class Stages:
         return self._done[run.name] == self._epochs[run.name]
 
     def _took_over(self, name: str, source: Path) -> bool:
-        from_elsewhere = not source.is_relative_to((self._run_dir / RUNS).resolve())
+        from_elsewhere = not source.is_relative_to(self._own)
         try:
             store.take_over(source, self.place(name), note=from_elsewhere)
         except OSError as error:  # gone since it was found, or no room: there is still the training
@@ -191,4 +194,4 @@ def _is_finished(path: Path, own: str) -> bool:
         done = folder.result(path)
     except BadCheckpoint:  # damaged: trained anew
         return False
-    return bool(done and done["status"] == "finished" and done["digest"] == own)
+    return bool(done and done["status"] == "finished" and done["digest"] == own and store.is_whole(path))

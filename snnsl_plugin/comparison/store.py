@@ -11,6 +11,7 @@ from typing import Any
 from snnsl_plugin.errors import BadCheckpoint
 from snnsl_plugin.recipe import folder
 from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.schema import Recipe
 
 #: where a run lies below the folder of all runs: on its own, or in a comparison
 _PLACES = (f"*/{folder.IDENTITY}", f"*/runs/*/{folder.IDENTITY}")
@@ -40,10 +41,35 @@ def finished(*roots: Path) -> dict[str, Path]:
                 done = folder.result(run)
             except BadCheckpoint:  # a damaged run is no reason not to train
                 continue
-            whole = all((run / each).is_file() for each in _NEEDED)
-            if whole and done and done["status"] == "finished" and same_versions(done, now) and not done.get("dense"):
+            if (
+                is_whole(run)
+                and done
+                and done["status"] == "finished"
+                and same_versions(done, now)
+                and not done.get("dense")
+            ):
                 found[str(done["digest"])] = run
     return found
+
+
+def is_whole(run: Path) -> bool:
+    """Whether all that a table is read from is there."""
+    return all((run / each).is_file() for each in _NEEDED)
+
+
+def may_be_taken_over(recipe: Recipe, run: Path, own: Path) -> bool:
+    """Whether a finished run of a recipe's digest may stand for it.
+
+    A digest knows what a recipe says. It knows neither what the code of the user's own imports nor what lies in a
+    folder of the user's own by now, so such runs count in their own comparison only.
+
+    Args:
+        recipe: of the run that is wanted.
+        run: the finished one's folder.
+        own: the folder of the runs of the comparison that wants it.
+    """
+    known = not getattr(recipe.model, "target", None) and not getattr(recipe.data, "root", None)
+    return known or run.is_relative_to(own)
 
 
 def same_versions(result: Mapping[str, Any], now: Mapping[str, str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,7 +36,7 @@ class Budget:
     value: float
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.value:g}"
+        return f"{self.kind}-{self.value!r}"
 
 
 def budgets(compare: Compare) -> list[Budget]:
@@ -84,8 +85,9 @@ def run_recipe(
         data["train"] = data["train"] | {"epochs": epochs}
     folds = data["data"].get("folds")
     if compare.cross_validate and folds:
-        own = list(entrant.seeds or compare.seeds)
-        data["data"] = data["data"] | {"fold": (own.index(seed) if seed in own else 0) % folds}
+        # One order for all, or the same seed would be tested on another fold by another entrant.
+        order = list(dict.fromkeys([*compare.seeds, *(entrant.seeds or [])]))
+        data["data"] = data["data"] | {"fold": order.index(seed) % folds}
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -98,6 +100,15 @@ def kind_of(recipe: Recipe) -> Kind:
     if recipe.pruning.type == DENSE:
         return "dense"
     return "structured" if getattr(recipe.pruning, "structured", False) else "unstructured"
+
+
+def expected_kind(entrant: Entrant) -> Kind:
+    """Which table an entrant belongs to, as far as its block says without being checked."""
+    block = _block(entrant.pruning)
+    if block is None:
+        return "unstructured"
+    known = {key: value for key, value in entrant.pruning.items() if key in block.model_fields}
+    return "structured" if getattr(block.model_construct(**known), "structured", False) else "unstructured"
 
 
 def strength_key(entrant: Entrant) -> str | None:
@@ -151,8 +162,6 @@ def _has_own_interval(pruning: Mapping[str, Any]) -> bool:
 
 
 def _module_of_rule(pruning: Mapping[str, Any]) -> Any:
-    import sys
-
     rule = _rule(pruning)
     return sys.modules[registry.get("rules", rule).__module__] if rule else None
 

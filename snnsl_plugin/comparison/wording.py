@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -117,7 +116,7 @@ def headline(comparison: Comparison, table: Table) -> str:
     start = f"Of {_counted(len(rows), table['kind'] + ' pruner')} {where}, "
     reference, verdicts = table["reference"], verdicts_of(table, rows)
     if reference is None:
-        answer = "none was named as the reference"
+        answer = "none that compare.references names finished within its budget, so nothing was tested"
     elif not any(verdicts[verdict] for verdict in ("better", "worse", "undecided", "inside the noise")):
         answer = f"none could be tested against {reference}"
     else:
@@ -134,15 +133,22 @@ def headline(comparison: Comparison, table: Table) -> str:
         found = [row["pruner"] for row in rows if row["status"] == status]
         if found:
             answer += f"; {named(found)} {words}"
-    return f"{start}{answer}.{_leader(rows)}"
+    return f"{start}{answer}.{_leader(table, rows)}"
 
 
-def _leader(rows: Sequence[Row]) -> str:
-    scored = [row for row in rows if measure(row, "accuracy") is not None]
-    if not scored:
-        return ""
-    first = max(scored, key=lambda row: measure(row, "accuracy") or -math.inf)
-    return f" Highest mean: {first['pruner']}, {mean_and_half_width(first)}."
+def leader(table: Table, rows: Sequence[Row]) -> Row | None:
+    """The row of the highest mean among those that finished within the budget; None where there is none."""
+    able = {
+        row["pruner"]: row
+        for row in rows
+        if row["status"] == "finished" and not (row["strength"] and row["strength"]["missed"])
+    }
+    return next((able[name] for name in table["order"] if name in able), None)
+
+
+def _leader(table: Table, rows: Sequence[Row]) -> str:
+    first = leader(table, rows)
+    return f" Highest mean: {first['pruner']}, {mean_and_half_width(first)}." if first else ""
 
 
 def verdicts_of(table: Table, rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -183,7 +189,7 @@ def terms(comparison: Comparison) -> str:
         length.append(f"{given['seconds']:g} seconds of training")
     parts = [
         f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})",
-        f"{' or '.join(length) or 'the recipe decides how long'} a run",
+        f"{' or '.join(length) or 'the epochs of its task'} a run",
     ]
     if given["every"] is not None:
         parts.append(f"masks updated every {given['every']}" + (f" until {given['until']}" if given["until"] else ""))

@@ -17,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
+from snnsl_plugin.comparison.failures import sentence
+
 #: What every run imports, loaded once by the process that all others are forked from.
 _PRELOADED = (
     "snnsl_plugin.recipe.runner",
@@ -162,9 +164,16 @@ def _work(job: Job, channel: Connection) -> None:
         _train(job, channel)
     except Exception as error:
         traceback.print_exc()
-        channel.send(("failed", _sentence(error)))
+        channel.send(("failed", sentence(error)))
+    except SystemExit as error:
+        channel.send(("failed", sentence(error)))
     else:
         channel.send(("finished", None))
+    channel.close()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # All is written. A thread that a pruner has left behind would keep the process, and the comparison, for ever.
+    os._exit(0)
 
 
 def _train(job: Job, channel: Connection) -> None:
@@ -207,10 +216,3 @@ def _write_output_to(path: Path) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-
-
-def _sentence(error: Exception) -> str:
-    from snnsl_plugin.errors import SnnslError
-
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, SnnslError) else f"{type(error).__name__}: {text}"

@@ -16,12 +16,13 @@ from snnsl_plugin.models.spiking_cnn import spiking_cnn
 from snnsl_plugin.tracking.journal import Journal
 
 MACS = {"conv": 300, "fc": 100}
+WEIGHTS = {"conv": 20, "fc": 50}
 
 
 def journal(run: Path, *lines: tuple[str, int, dict[str, float]]) -> Path:
     with Journal(run / "metrics.jsonl") as written:
-        for line in lines:
-            written.write(*line)
+        for event, step, metrics in lines:
+            written.write(event, step, metrics, **({"layers": WEIGHTS} if event == "started" else {}))
     return run
 
 
@@ -30,7 +31,7 @@ def journal(run: Path, *lines: tuple[str, int, dict[str, float]]) -> Path:
 
 def test_by_hand_half_a_training_dense_and_half_with_fewer_weights(tmp_path):
     """Ten of 20 steps at 400 operations, ten at 0.1 * 300 + 0.5 * 100 = 80: (4,000 + 800) / 8,000."""
-    masks = {"density": 0.2, "density/conv": 0.1, "density/fc": 0.5}
+    masks = {"density": 0.2, "density/conv": 0.1, "density/fc": 0.5, "dropped/conv": 18.0, "dropped/fc": 25.0}
     run = journal(
         tmp_path, ("started", 0, {}), ("epoch", 10, {"density": 1.0}), ("mask_update", 10, masks), ("finished", 20, {})
     )
@@ -42,7 +43,7 @@ def test_by_hand_masks_that_change_three_times(tmp_path):
     run = journal(
         tmp_path,
         ("started", 0, {}),
-        ("mask_update", 5, {"density/fc": 0.4}),  # a layer that is not named keeps all its weights
+        ("mask_update", 5, {"density/fc": 0.4, "dropped/fc": 30}),  # a layer that is not named keeps all its weights
         ("mask_update", 10, {"density/conv": 0.5, "density/fc": 0.5}),
         ("mask_update", 20, {"density/conv": 0.05, "density/fc": 0.05}),
         ("epoch", 40, {}),
@@ -57,12 +58,20 @@ def test_what_is_sparse_from_the_start_costs_that_much(tmp_path):
     assert training_cost(run, MACS) == pytest.approx(0.1)
 
 
+def test_what_was_masked_before_training_is_not_charged_until_its_first_update(tmp_path):
+    """Sparse from the start: at step 4 of 8 one layer drops 2 of 20 and grows 2, the other drops 5 of 50 for good."""
+    masks = {"density/conv": 0.1, "dropped/conv": 2, "born/conv": 2, "density/fc": 0.1, "dropped/fc": 5, "born/fc": 0}
+    run = journal(tmp_path, ("started", 0, {}), ("mask_update", 4, masks), ("finished", 8, {}))
+    before = (300 * 0.1 + 100 * 0.2) / 400
+    assert training_cost(run, MACS) == pytest.approx((before + 0.1) / 2)
+
+
 def test_a_dense_training_costs_one(tmp_path):
     assert training_cost(journal(tmp_path, ("started", 0, {}), ("epoch", 8, {}), ("finished", 8, {})), MACS) == 1.0
 
 
 def test_a_share_counts_by_operations_and_not_by_weights(tmp_path):
-    lines = (("mask_update", 0, {"density/conv": 0.0}), ("finished", 4, {}))
+    lines = (("started", 0, {}), ("mask_update", 0, {"density/conv": 0.0, "dropped/conv": 20}), ("finished", 4, {}))
     assert training_cost(journal(tmp_path, *lines), {"conv": 1, "fc": 999}) == pytest.approx(0.999)
 
 

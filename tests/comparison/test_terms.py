@@ -193,9 +193,10 @@ def test_the_nth_seed_takes_the_nth_fold(folded):
     assert folds(folded, level, seeds, seeds=seeds, cross_validate=True) == [0, 1, 2, 3, 4, 0, 1]
 
 
-def test_an_entrant_with_seeds_of_its_own_deals_the_folds_by_them(folded):
-    mine = Entrant("mine", {"type": "nni.level"}, seeds=(7, 5))
-    assert folds(folded, mine, [7, 5], seeds=[0, 1], cross_validate=True) == [0, 1]
+def test_an_entrant_with_seeds_of_its_own_is_tested_on_the_same_fold_for_the_same_seed(folded):
+    mine = Entrant("mine", {"type": "nni.level"}, seeds=(7, 1, 5))
+    assert folds(folded, mine, [7, 1, 5], seeds=[0, 1], cross_validate=True) == [2, 1, 3]
+    assert folds(folded, available()["nni.level"], [0, 1], seeds=[0, 1], cross_validate=True) == [0, 1]
 
 
 def test_without_cross_validation_the_fold_is_the_tasks(folded):

@@ -1,6 +1,7 @@
 """Runs side by side in processes of their own: none stops, colours or changes another, and none outlives its parent."""
 
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -242,3 +243,20 @@ def test_the_peak_memory_of_a_run_is_its_own(job):
     before, after, most = (result(each.folder)["peak_memory_mib"] for each in (*small, wide))
     assert most > before + 50
     assert after == pytest.approx(before, abs=15)
+
+
+def test_a_thread_that_a_pruner_leaves_behind_does_not_keep_the_comparison(job, tmp_path, monkeypatch):
+    (tmp_path / "staying.py").write_text(
+        "import threading, time\n"
+        "from snnsl_plugin.models.spiking_cnn import spiking_cnn\n"
+        "def build(shape, classes):\n"
+        "    threading.Thread(target=time.sleep, args=(3600,)).start()\n"
+        "    return spiking_cnn(shape, classes, channels=[4, 8], hidden=8)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    data = recipe().model_dump(mode="json", by_alias=True)
+    data["model"] = {"name": "imported", "target": "staying:build"}
+    made = dataclasses.replace(job("staying", data), permitted=("staying:build",))
+    began = time.monotonic()
+    assert trained([made])["staying"].state == "finished"
+    assert time.monotonic() - began < 120
