@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -140,8 +139,9 @@ def _table(found: Mapping[str, Any], table: Mapping[str, Any]) -> Table:
     shown = Table(
         title=f"{table['task']}, {table['kind']}, {wording.budget_words(table['budget'])}",
         title_justify="left",
-        box=SIMPLE_HEAD,  # a frame would not leave 80 columns enough room
-        padding=(0, 1, 0, 0),
+        box=None,  # a frame would not leave 80 columns enough room
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     shown.add_column("pruner", no_wrap=True)
     for column in ("accuracy, %", "diff.", "verdict", "SynOps", "cost"):

@@ -32,13 +32,14 @@ class Measure:
     log: bool
 
 
-#: one picture each, in this order
-MEASURES = (
-    Measure("density", "density", log=True),
-    Measure("synops", "SynOps per sample", log=True),
-    Measure("training_cost", "training cost, x dense", log=False),
-    Measure("peak_memory_mib", "peak memory, MiB", log=False),
-)
+def measures(kind: str) -> tuple[Measure, ...]:
+    """One picture each, in this order; the first is what a density budget of this kind counts."""
+    return (
+        Measure(*wording.KEPT[kind], log=True),
+        Measure("synops", "SynOps per sample", log=True),
+        Measure("training_cost", "training cost, x dense", log=False),
+        Measure("peak_memory_mib", "peak memory, MiB", log=False),
+    )
 
 
 def curve(
@@ -46,8 +47,8 @@ def curve(
 ) -> Markup | None:
     """Accuracy over a measure, a point with its interval for each row; on a logarithmic axis a line joins a pruner's.
 
-    Over density, where all pruners of a budget meet, points with the same value are set side by side, and a bar on the
-    axis spans them.
+    Over what a density budget counts, where all pruners of a budget meet, points with the same value are set side by
+    side, and a bar on the axis spans them.
 
     Args:
         rows: by their number in the comparison, all of one task and one kind.
@@ -74,7 +75,7 @@ def curve(
     upright = scales.of_accuracy([*seen.values(), *([dense[1]] if dense else [])])
     places = {number: _x(across, float(measure(row, what.key) or 0.0)) for number, row in points.items()}
     parts = [_axes(across, upright, what.title)]
-    if what.key == "density":
+    if what.key in dict(wording.KEPT.values()):
         clusters = _clusters(places)
         places = _side_by_side(clusters, points)
         spans = [[places[number] for number in cluster] for cluster in clusters if len(cluster) > 1]

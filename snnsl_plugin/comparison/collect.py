@@ -15,7 +15,7 @@ import psutil
 from snnsl_plugin.comparison import judgement
 from snnsl_plugin.comparison.numbers import numbers
 from snnsl_plugin.comparison.plan import Plan, Row, Task
-from snnsl_plugin.comparison.store import was_taken_over
+from snnsl_plugin.comparison.store import RUNS, was_taken_over
 from snnsl_plugin.comparison.strengths import SEARCH_TOLERANCE
 from snnsl_plugin.comparison.terms import budgets
 from snnsl_plugin.errors import SnnslError
@@ -160,7 +160,7 @@ def _strength(row: Row, measures: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _run(row: Row, seed: int, run_dir: Path, errors: Mapping[str, str]) -> dict[str, Any]:
     name = row.run_name(seed)
-    path, own = run_dir / "runs" / name, digest(row.recipe(seed))
+    path, own = run_dir / RUNS / name, digest(row.recipe(seed))
     found, error = None, errors.get(name)
     try:
         done = folder.result(path)
@@ -172,7 +172,7 @@ def _run(row: Row, seed: int, run_dir: Path, errors: Mapping[str, str]) -> dict[
         "seed": seed,
         "status": "finished" if found else "failed" if error else "waiting",
         "error": error,
-        "folder": f"runs/{name}",
+        "folder": f"{RUNS}/{name}",
         "digest": own,
         "reused": was_taken_over(path),
         "numbers": found,

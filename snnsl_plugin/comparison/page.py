@@ -120,7 +120,7 @@ def _task(comparison: Comparison, task: Mapping[str, Any], hosts: Sequence[str],
         own = {number: row for number, row in numbered.items() if row["kind"] == kind}
         drawn = [
             (what.title, picture)
-            for what in charts.MEASURES
+            for what in charts.measures(kind)
             if (picture := charts.curve(own, dense, what, hosts, f"{task['name']}, {kind}")) is not None
         ]
         if drawn:

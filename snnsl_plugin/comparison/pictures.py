@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -48,13 +48,15 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _LINE = 0.21
+_SYNOPS = dict.fromkeys(wording.KEPT, ("synops", "SynOps per sample"))
 
 
 def draw(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
     """Every picture of a comparison as (file name, content): each as SVG and as PNG, the same bytes each time.
 
     One `TASK-BUDGET` per task and budget: a line for each pruner, the best first, structured ones apart. Per task
-    `TASK-accuracy-over-density` and `TASK-accuracy-over-synops`. What has no number yet has no picture.
+    `TASK-accuracy-over-density`, which for whole channels counts weights on a live path, as their budget does, and
+    `TASK-accuracy-over-synops`. What has no number yet has no picture.
 
     Args:
         comparison: what `comparison.json` holds.
@@ -65,10 +67,10 @@ def draw(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
         if figure is not None:
             yield from _files(f"{task}-{budget['kind']}-{budget['value']:g}", figure)
     for task in comparison["tasks"]:
-        for key, words in (("density", "density"), ("synops", "SynOps per sample")):
-            figure = _curves(comparison, task["name"], key, words, styles)
+        for name, across in (("density", wording.KEPT), ("synops", _SYNOPS)):
+            figure = _curves(comparison, task["name"], across, styles)
             if figure is not None:
-                yield from _files(f"{task['name']}-accuracy-over-{key}", figure)
+                yield from _files(f"{task['name']}-accuracy-over-{name}", figure)
 
 
 def _styles(comparison: Comparison) -> dict[str, tuple[str, str]]:
@@ -131,38 +133,41 @@ def _panel(
 
 
 def _curves(
-    comparison: Comparison, task: str, key: str, words: str, styles: dict[str, tuple[str, str]]
+    comparison: Comparison, task: str, across: Mapping[str, tuple[str, str]], styles: dict[str, tuple[str, str]]
 ) -> Figure | None:
-    """Accuracy over a measure, unstructured and structured pruners side by side; None where no row has both."""
-    rows = [
-        row
-        for row in comparison["rows"]
-        if row["task"] == task and (measure(row, key) or 0.0) > 0 and measure(row, "accuracy") is not None
-    ]
-    kinds = [kind for kind in ("unstructured", "structured") if any(row["kind"] == kind for row in rows)]
-    if not kinds:
+    """Accuracy over a measure of each kind of pruner, the kinds side by side; None where no row has both numbers."""
+    panels: dict[str, list[Row]] = {}
+    for kind, (key, _) in across.items():
+        own = [row for row in comparison["rows"] if (row["task"], row["kind"]) == (task, kind)]
+        own = [row for row in own if (measure(row, key) or 0.0) > 0 and measure(row, "accuracy") is not None]
+        if own:
+            panels[kind] = own
+    rows = [row for own in panels.values() for row in own]
+    if not rows:
         return None
     dense = wording.dense_of(comparison, task)
     scale = scales.of_accuracy(rows)
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(4.6 * len(kinds) + 0.6, 3.9), layout="constrained")
+        figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.9), layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
-            for pruner in dict.fromkeys(row["pruner"] for row in rows if row["kind"] == kind):
-                own = [row for row in rows if (row["pruner"], row["kind"]) == (pruner, kind)]
+        for axes, kind in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+            key, words = across[kind]
+            for pruner in dict.fromkeys(row["pruner"] for row in panels[kind]):
+                own = [row for row in panels[kind] if row["pruner"] == pruner]
                 _trail(axes, sorted(own, key=lambda row: measure(row, key) or 0.0), key, scale, styles)
             level = measure(dense, "accuracy") if dense else None
             if level is not None:
                 axes.axhline(level, color=styles["dense"][0], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
             axes.set_xscale("log")
-            across = scales.around([measure(row, key) or 0.0 for row in rows if row["kind"] == kind], log=True)
-            axes.set_xlim(across.low, across.high)
-            axes.set_xticks(across.ticks(), [wording.compact(tick) for tick in across.ticks()])
+            places = scales.around([measure(row, key) or 0.0 for row in panels[kind]], log=True)
+            axes.set_xlim(places.low, places.high)
+            axes.set_xticks(places.ticks(), [wording.compact(tick) for tick in places.ticks()])
             axes.minorticks_off()
             axes.set_ylim(scale.low, scale.high)
             axes.yaxis.set_major_formatter(FuncFormatter(_percent))
             axes.set_xlabel(words)
             axes.set_title(kind, loc="left", fontsize=9, color=_MUTED)
+        words = next(iter(across.values()))[1]
         figure.suptitle(f"{task}: accuracy over {words}", x=0.01, ha="left", fontsize=11, fontweight="bold")
         _legend(figure, {host_of(row) for row in rows} | ({"dense"} if dense else set()), styles)
     return figure

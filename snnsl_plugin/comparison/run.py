@@ -14,6 +14,7 @@ from typing import Any
 from snnsl_plugin.comparison import collect
 from snnsl_plugin.comparison.plan import Plan, plan
 from snnsl_plugin.comparison.stages import Listener, Stages, Told
+from snnsl_plugin.comparison.terms import Budget
 from snnsl_plugin.errors import BadCheckpoint, RunFolderInUse
 from snnsl_plugin.models._permission import permit
 from snnsl_plugin.recipe import assemble, folder
@@ -68,6 +69,7 @@ def compare(
     made = plan(recipe, name)
     for task in made.tasks:
         _ = task.parts  # what is missing is said before a folder is made
+    listen, workers = listen or _nobody, workers or made.compare.workers or _usable(made)
     run_dir = folder.choose(name, made.digest, run_dir=run_dir, resume=resume, root=root)
     with folder.held(run_dir):
         done = collect.read(run_dir)
@@ -96,8 +98,6 @@ def compare(
             on_start(run_dir)
         if recipe.tracking.mlflow:
             launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
-        listen = listen or _nobody
-        workers = workers or made.compare.workers or _usable(made)
         stages = Stages(made, run_dir, root, workers, tuple(permitted), listen)
         status = "interrupted"
         try:
@@ -167,7 +167,7 @@ def _write_journal(found: dict[str, Any], run_dir: Path) -> None:
 
 
 def _metric(row: dict[str, Any]) -> str:
-    budget = f"{row['budget']['kind']}-{row['budget']['value']:g}" if row["budget"] else ""
+    budget = str(Budget(**row["budget"])) if row["budget"] else ""
     return "/".join(filter(None, ["accuracy", row["task"], row["pruner"], budget]))
 
 

@@ -66,7 +66,7 @@ def around(values: Sequence[float], *, log: bool = False) -> Scale:
 
 
 def of_accuracy(rows: Sequence[Row]) -> Scale:
-    """An axis for the accuracies of rows with their intervals, which leaves out what lies far below the others.
+    """An axis within [0, 1] for the accuracies of rows with their intervals, without what lies far below the others.
 
     Args:
         rows: those with an accuracy count; one or more.
@@ -82,7 +82,7 @@ def of_accuracy(rows: Sequence[Row]) -> Scale:
     # A wide interval of three seeds is cut, too, before it presses the means together.
     low, high = max(min(ends), best - 1.5 * depth), min(max(ends), best + depth)
     margin = _MARGIN * (high - low) or 0.01
-    return Scale(low - margin, high + margin)
+    return Scale(max(low - margin, 0.0), min(high + margin, 1.0))
 
 
 def _log(value: float) -> float:

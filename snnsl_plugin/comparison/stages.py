@@ -20,7 +20,7 @@ from snnsl_plugin.recipe import folder
 from snnsl_plugin.recipe.digest import digest
 
 _log = logging.getLogger(__name__)
-RUNS, LOGS = "runs", "logs"
+LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Stages:
         #: the sentence of each run that failed, by its name
         self.errors: dict[str, str] = {}
         self._root, self._permitted, self._listen = root, permitted, listen
-        self._own = (run_dir / RUNS).resolve()
+        self._own = (run_dir / store.RUNS).resolve()
         self._courses: list[_Going] = []
         self._queue: list[tuple[int, int, Run]] = []
         #: folders of finished runs, by digest; those of this comparison join when they end
@@ -103,7 +103,7 @@ class Stages:
 
     def place(self, name: str) -> Path:
         """The folder of a run."""
-        return self._run_dir / RUNS / name
+        return self._run_dir / store.RUNS / name
 
     # ------------------------------------------------------------------------------------------------------- inside
 

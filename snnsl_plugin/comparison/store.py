@@ -13,12 +13,15 @@ from snnsl_plugin.recipe import folder
 from snnsl_plugin.recipe.phase import versions
 from snnsl_plugin.recipe.schema import Recipe
 
+#: the folder of a comparison's runs, in its own
+RUNS = "runs"
 #: where a run lies below the folder of all runs: on its own, or in a comparison
-_PLACES = (f"*/{folder.IDENTITY}", f"*/runs/*/{folder.IDENTITY}")
+_PLACES = (f"*/{folder.IDENTITY}", f"*/{RUNS}/*/{folder.IDENTITY}")
 #: what is read of a finished run besides its result
 _NEEDED = (folder.RECIPE, folder.JOURNAL, folder.CHECKPOINT)
-#: what belongs to the folder, not to the run
+#: says of a copy where it is from
 _NOTE = "taken_over.json"
+#: what belongs to the folder, not to the run
 _STAYS = ("tracking", ".lock")
 
 

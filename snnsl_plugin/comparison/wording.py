@@ -11,6 +11,8 @@ Table: TypeAlias = Mapping[str, Any]
 
 NOTHING = "–"
 SYMBOLS = {"better": "▲", "worse": "▼", "undecided": "?", "inside the noise": "≈", "not tested": "○"}
+#: what a density budget counts, by kind of pruner: the key of a row's measures, and its words
+KEPT = {"unstructured": ("density", "density"), "structured": ("connections", "share of weights on a live path")}
 _NAMED_AT_MOST = 3
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from snnsl_plugin.cli import main
 from snnsl_plugin.cli.comparing import Listening, print_comparison, print_plan
 from snnsl_plugin.comparison.stages import Told
+from snnsl_plugin.recipe.phase import versions
 
 
 def console(*, terminal=False, width=80):
@@ -25,7 +26,8 @@ def test_the_tables_fit_80_columns_and_name_every_pruner_with_its_verdict(tmp_pa
             assert name in text
     lines = [line for line in text.splitlines() if " ± " in line and "%" not in line]
     assert lines
-    assert max(map(len, text.splitlines()[:12])) <= 80
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text  # nothing is cut off
     assert "reference" in text
     assert "noise" in text
     assert "failed" in text
@@ -121,3 +123,16 @@ def test_report_draws_a_comparison_again(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "comparison.html")
     assert (tmp_path / "comparison.md").read_text().startswith("# ")
+
+
+def test_a_comparison_is_not_gone_on_with_by_other_versions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", "compare={pruners: [dense], seeds: [0]}", "--json"]
+    assert main([*words, "--dry-run"]) == 0
+    held = {"name": "compare_digits", "digest": json.loads(capsys.readouterr().out)["digest"], "seed": 0}
+    (tmp_path / "begun").mkdir()
+    began = json.dumps(held | {"versions": versions() | {"torch": "1.0.0"}})
+    (tmp_path / "begun" / "run.json").write_text(began)
+    assert main([*words, "--run-dir", "begun", "--resume"]) == 1
+    assert "begun was begun with other versions (torch 1.0.0 -> " in capsys.readouterr().err
+    assert (tmp_path / "begun" / "run.json").read_text() == began

@@ -194,3 +194,18 @@ def test_pictures_are_valid_and_leave_out_what_has_no_number(comparison):
     assert ElementTree.fromstring(drawn["nmnist-density-0.05.svg"]).tag.endswith("svg")
     empty = comparison | {"rows": [row | {"measures": {}} for row in comparison["rows"]]}
     assert list(pictures.draw(empty)) == []
+
+
+def test_whole_channels_stand_over_their_live_weights_as_their_budget_counts(comparison):
+    def drawn(kind):
+        changed = [
+            row | {"measures": row["measures"] | {"density": {"mean": 0.9, "low": 0.9, "high": 0.9, "sd": 0.0, "n": 3}}}
+            if row["kind"] == kind
+            else row
+            for row in comparison["rows"]
+        ]
+        case = comparison | {"rows": changed, "tables": [], "tasks": comparison["tasks"][:1]}
+        return dict(pictures.draw(case))["digits-accuracy-over-density.svg"]
+
+    assert drawn("structured") == drawn(None)
+    assert drawn("unstructured") != drawn(None)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from snnsl_plugin.comparison.store import finished, same_versions, take_over, was_taken_over
+from snnsl_plugin.comparison.store import finished, may_be_taken_over, same_versions, take_over, was_taken_over
+from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.phase import versions
 
 FILES = ("recipe.yaml", "metrics.jsonl", "checkpoint.safetensors", "state.json", "report.html")
@@ -93,6 +94,20 @@ def test_half_a_copy_is_no_run(made, tmp_path):
     whole = made("first/runs/digits-dense-s0")
     made("second/runs/.digits-dense-s0.partial", root=tmp_path / "elsewhere")
     assert finished(tmp_path / "runs", tmp_path / "elsewhere") == {"a" * 16: whole}
+
+
+@pytest.mark.parametrize(
+    ("changes", "elsewhere"),
+    [
+        ([], True),
+        (["model={name: imported, target: mine:build}"], False),
+        (["~data", "data={name: image_folder, root: pictures, size: 8}"], False),
+    ],
+)
+def test_what_a_digest_does_not_know_is_used_again_by_its_own_comparison_only(changes, elsewhere, tmp_path):
+    recipe, own = load("digits", changes), tmp_path / "compare-001" / "runs"
+    assert may_be_taken_over(recipe, own / "digits-dense-s0", own)
+    assert may_be_taken_over(recipe, tmp_path / "compare-002" / "runs" / "digits-dense-s0", own) is elsewhere
 
 
 # --------------------------------------------------------------------------------------------------------- take over
