@@ -63,7 +63,7 @@ def comparison(
         status: `finished` or `interrupted`.
         command: that repeats it.
         workers: runs at the same time.
-        wall_s: seconds that this process took, without those of earlier ones it went on from.
+        wall_s: seconds that it took, with those of interrupted processes that it went on from; not of killed ones.
         since: when it was begun, ISO 8601.
     """
     compare, rows = made.compare, [_row(row, run_dir, errors) for row in made.rows]

@@ -80,6 +80,7 @@ def compare(
                 on_start(run_dir)
             collect.draw(done, run_dir)
             return done
+        before = float(done["wall_s"]) if done else 0.0  # of the process that was interrupted
         held, now = folder.identity(run_dir) or {}, versions()
         if held.get("versions", now) != now:
             changed = ", ".join(f"{word} {held['versions'].get(word)} -> {now[word]}" for word in now
@@ -107,7 +108,8 @@ def compare(
         finally:
             found = collect.comparison(
                 made, run_dir, stages.errors,
-                status=status, command=command, workers=workers, wall_s=time.perf_counter() - began, since=since,
+                status=status, command=command, workers=workers, wall_s=before + time.perf_counter() - began,
+                since=since,
             )  # fmt: skip
             _write_journal(found, run_dir)
             collect.draw(found, run_dir)

@@ -337,8 +337,10 @@ def test_an_interrupt_is_130_says_how_to_go_on_and_goes_on(whole, command, tmp_p
     interrupted(alive)
     statuses = {run["status"] for run in runs_of(found_in(run_dir)).values()}
     assert statuses == {"finished", "waiting"}
+    spent = found_in(run_dir)["wall_s"]
     found = finished(tmp_path, run_dir, [*THREE, SEEDS], "--resume")
     assert numbers_of(found) == numbers_of(found_in(whole))
+    assert found["wall_s"] > spent  # the time before the interrupt counts
 
 
 def test_an_interrupt_while_it_plans_is_130_too(command, tmp_path):
