@@ -146,7 +146,7 @@ def _curves(
     if not rows:
         return None
     dense = wording.dense_of(comparison, task)
-    scale = scales.of_accuracy(rows)
+    scale = scales.of_accuracy([*rows, *([dense] if dense else [])])
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.9), layout="constrained")
         FigureCanvasAgg(figure)
