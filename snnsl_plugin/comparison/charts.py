@@ -75,7 +75,7 @@ def curve(
     upright = scales.of_accuracy([*seen.values(), *([dense[1]] if dense else [])])
     places = {number: _x(across, float(measure(row, what.key) or 0.0)) for number, row in points.items()}
     parts = [_axes(across, upright, what.title)]
-    if what.key in dict(wording.KEPT.values()):
+    if what.key in {key for key, _ in wording.KEPT.values()}:
         clusters = _clusters(places)
         places = _side_by_side(clusters, points)
         spans = [[places[number] for number in cluster] for cluster in clusters if len(cluster) > 1]

@@ -80,7 +80,7 @@ def compare(
                 on_start(run_dir)
             collect.draw(done, run_dir)
             return done
-        before = float(done["wall_s"]) if done else 0.0  # of the process that was interrupted
+        before = float(done["wall_s"]) if done else 0.0  # of the process before this one
         held, now = folder.identity(run_dir) or {}, versions()
         if held.get("versions", now) != now:
             changed = ", ".join(f"{word} {held['versions'].get(word)} -> {now[word]}" for word in now
