@@ -69,6 +69,10 @@ class MissingStatistic(SnnslError):
     """A criterion, growth or guide asked for a tensor that nobody recorded."""
 
 
+class Stopped(SnnslError):
+    """A training that somebody else ended early on purpose; it is no failure."""
+
+
 class Diverged(SnnslError):
     """Loss, scores or weights are no longer finite."""
 

@@ -49,6 +49,7 @@ def finished(*roots: Path) -> dict[str, Path]:
                 and done
                 and done["status"] == "finished"
                 and same_versions(done, now)
+                and (done.get("accuracy") or {}).get("test") is not None  # judged on validation data alone
                 and not done.get("dense")
             ):
                 found[str(done["digest"])] = run

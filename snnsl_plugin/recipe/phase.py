@@ -6,10 +6,11 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -36,7 +37,16 @@ _log = logging.getLogger(__name__)
 OnEvent = Callable[[Event], None]
 
 
-def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name: str) -> dict[str, Any]:
+def train(
+    recipe: Recipe,
+    run_dir: Path,
+    parts: Data,
+    on_event: OnEvent,
+    *,
+    name: str,
+    judge: Literal["test", "validation"] = "test",
+    counted: Collection[int] = (),
+) -> dict[str, Any]:
     """Trains the network of a recipe in a folder, going on from its checkpoint if there is one.
 
     Args:
@@ -45,6 +55,8 @@ def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name
         parts: the loaded data.
         on_event: is told of each event.
         name: the recipe's name.
+        judge: the part that the trained network is measured on; the test set is only read for `test`.
+        counted: numbers of the epochs whose events tell connections and operations.
 
     Returns:
         The result, written to `result.json` but for what the run as a whole adds.
@@ -62,7 +74,7 @@ def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name
             journal.write("started", 0, recipe=name, digest=own, dataset=parts.splits.source, layers=_sizes(made.model))
         began = time.perf_counter() - saved["wall"]
         training = fit(
-            made.model, parts.train, parts.validation, made.optimizer, made.how,
+            made.model, parts.train, parts.validation, made.optimizer, replace(made.how, counted=counted),
             pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, epochs_done=saved["epoch"],
         )  # fmt: skip
         for event in training:
@@ -75,8 +87,9 @@ def train(recipe: Recipe, run_dir: Path, parts: Data, on_event: OnEvent, *, name
                 saved["journal"] = journal.offset
                 checkpoint.save(run_dir / folder.CHECKPOINT, _tree(made, saved, own))
             on_event(event)
-        result: dict[str, Any] = saved["result"] or _finish(recipe, made, saved, run_dir, own, name, began)
-        journal.write("finished", saved["epoch"] * len(parts.train), {"accuracy/test": result["accuracy"]["test"]})
+        result: dict[str, Any] = saved["result"] or _finish(recipe, made, saved, run_dir, own, name, began, judge)
+        read = {"accuracy/test": result["accuracy"]["test"]} if judge == "test" else {}
+        journal.write("finished", saved["epoch"] * len(parts.train), read)
     return result
 
 
@@ -175,20 +188,32 @@ def _select(saved: dict[str, Any], event: Epoch, made: Assembled) -> None:
 
 
 def _finish(
-    recipe: Recipe, made: Assembled, saved: dict[str, Any], run_dir: Path, own: str, name: str, began: float
+    recipe: Recipe,
+    made: Assembled,
+    saved: dict[str, Any],
+    run_dir: Path,
+    own: str,
+    name: str,
+    began: float,
+    judge: Literal["test", "validation"],
 ) -> dict[str, Any]:
-    """Reads the test set, once, for the last and for the selected epoch, and writes the finished checkpoint."""
-    model, pruner, test = made.model, made.pruner, made.data.test
+    """Reads the test set, once, for the last and for the selected epoch, and writes the finished checkpoint.
+
+    With `validation` as judge the test set is not read: the network is measured on the validation part alone.
+    """
+    model, pruner, device = made.model, made.pruner, made.how.device
+    part, tested = (made.data.test, True) if judge == "test" else (made.data.validation, False)
     model.eval()
-    last = measure(model, batches(test, made.how.device), synops=False)
+    last = measure(model, batches(part, device), synops=False) if tested else None
     model.load_state_dict(saved["best"]["model"])
     # What is cut is gone and has no mask.
     masked = None if isinstance(pruner, compact.Cutting) else pruner
     masks = {key: value.clone() for key, value in masked.masks.items()} if masked else {}
     if pruner:
         pruner.finish()
-    measured = measure(model, batches(test, made.how.device), masks=masks or None)
-    paths = live_paths(model, next(batches(test, made.how.device))[0][:, :1], masks=masks or None)
+    measured = measure(model, batches(part, device), masks=masks or None)
+    validated = measure(model, batches(made.data.validation, device), masks=masks or None) if tested else measured
+    paths = live_paths(model, next(batches(part, device))[0][:, :1], masks=masks or None)
     left, sizes = _sizes(model), made.sizes
     kept = {layer: int(masks[f"{layer}.weight"].count_nonzero()) if masks else n for layer, n in left.items()}
     parameters = sum(p.numel() for p in model.parameters())
@@ -201,8 +226,8 @@ def _finish(
         "seed": recipe.seed,
         "status": "finished",
         "accuracy": {
-            "test": measured.accuracy,
-            "test_last": last.accuracy,
+            "test": measured.accuracy if tested else None,
+            "test_last": last.accuracy if last else None,
             "validation": saved["best"]["accuracy"],
             "dense_test": None,
         },
@@ -230,11 +255,15 @@ def _finish(
         },
         "regrown": pruner.born if pruner else 0,
         **_measured(measured),
+        "validation": {
+            "synops_per_sample": validated.synops_per_sample,
+            "energy_pj_per_sample": validated.energy_pj_per_sample,
+        },
         "parameters": {"dense": made.parameters, "kept": parameters - sum(left.values()) + sum(kept.values())},
         "epochs": saved["epoch"],
         "selected_epoch": saved["best"]["epoch"],
         "seconds_per_epoch": statistics.median(saved["seconds"]),
-        "peak_memory_mib": peak_memory_mib(made.how.device),
+        "peak_memory_mib": peak_memory_mib(device),
         "skipped_samples": made.data.splits.skipped,
         "mlflow_run_id": None,
         "versions": versions(),

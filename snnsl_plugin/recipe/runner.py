@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from snnsl_plugin.anatomy import weight_layers
-from snnsl_plugin.errors import RunFolderInUse
+from snnsl_plugin.errors import RunFolderInUse, Stopped
 from snnsl_plugin.recipe import assemble, folder, phase
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import load
@@ -19,7 +19,11 @@ from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.status import mlflow_run_id
 from snnsl_plugin.training.events import Event
 
+#: how a run ended that an error ended
+_STATUS: dict[type[BaseException], str] = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
+
 OnEvent = Callable[[str, Event], None]
+Judge = Literal["test", "validation"]
 
 
 def run(
@@ -31,6 +35,8 @@ def run(
     on_start: Callable[[Path], None] | None = None,
     name: str | None = None,
     root: Path = Path("runs"),
+    judge: Judge = "test",
+    counted: Collection[int] = (),
 ) -> dict[str, Any]:
     """Trains what a recipe says and leaves a run folder: recipe, journal, checkpoint, result, figures, report.
 
@@ -45,6 +51,9 @@ def run(
         on_start: is told the run folder, once recipe and data have passed their checks.
         name: what new folders are called.
         root: where numbered folders are made.
+        judge: the part that the trained network is measured on. With `validation` the test set is not read, and its
+            accuracies are None: for whoever chooses among many runs.
+        counted: numbers of the epochs of the sparse network whose events also tell connections and operations.
 
     Returns:
         The content of `result.json`, the dense baseline's under "dense".
@@ -52,6 +61,7 @@ def run(
     Raises:
         UsageError: recipe, data or call are wrong; nothing was trained.
         SnnslError: the run failed; `result.json` says so and the run can be resumed.
+        Stopped: raised by `on_event`, to end the run early: its status is `stopped`.
     """
     if not isinstance(recipe, Recipe):
         name = name or Path(recipe).stem
@@ -77,9 +87,9 @@ def run(
             if recipe.tracking.mlflow:
                 launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
             try:
-                result = _phases(recipe, run_dir, parts, tell, name)
+                result = _phases(recipe, run_dir, parts, tell, name, judge, counted)
             except (Exception, KeyboardInterrupt) as error:
-                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                status = _STATUS.get(type(error), "failed")
                 folder.write_json(
                     run_dir / folder.RESULT,
                     {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)},
@@ -126,7 +136,15 @@ def preview(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _phases(recipe: Recipe, run_dir: Path, parts: assemble.Data, tell: OnEvent, name: str) -> dict[str, Any]:
+def _phases(
+    recipe: Recipe,
+    run_dir: Path,
+    parts: assemble.Data,
+    tell: OnEvent,
+    name: str,
+    judge: Judge,
+    counted: Collection[int],
+) -> dict[str, Any]:
     dense = None
     if recipe.dense_baseline:
         dense_dir = run_dir / "dense"
@@ -134,9 +152,13 @@ def _phases(recipe: Recipe, run_dir: Path, parts: assemble.Data, tell: OnEvent, 
         if dense is None or dense["status"] != "finished":
             dense_dir.mkdir(exist_ok=True)
             baseline = dense_recipe(recipe)
-            dense = phase.train(baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense")
+            dense = phase.train(
+                baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense", judge=judge
+            )
             folder.write_json(dense_dir / folder.RESULT, dense)
-    result = phase.train(recipe, run_dir, parts, lambda event: tell("sparse", event), name=name)
+    result = phase.train(
+        recipe, run_dir, parts, lambda event: tell("sparse", event), name=name, judge=judge, counted=counted
+    )
     result["wall_s"] += dense["wall_s"] if dense else 0.0
     result["mlflow_run_id"] = mlflow_run_id(run_dir)
     result["dense"] = dense

@@ -17,7 +17,12 @@ from snnsl_plugin.tracking import journal
 
 Outcome = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
-_OUTCOMES: dict[str, Outcome] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_OUTCOMES: dict[str, Outcome] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "stopped": "KILLED",
+}
 _AT_THE_END = (
     "result.json",
     "report.html",

@@ -58,6 +58,9 @@ class Epoch:
         rates: firing rate of each neuron layer on the validation part, per step, in [0, 1].
         lr: learning rate of the first group at the end of the epoch.
         seconds: wall time of the training pass.
+        connections: weights on a live path, a count; None after an epoch that is not to be counted.
+        synops_per_sample: synaptic operations on the validation part; likewise.
+        energy_pj_per_sample: the energy model's total there; likewise.
     """
 
     epoch: int
@@ -71,6 +74,9 @@ class Epoch:
     rates: dict[str, float]
     lr: float
     seconds: float
+    connections: int | None = None
+    synops_per_sample: float | None = None
+    energy_pj_per_sample: float | None = None
 
 
 Event: TypeAlias = Step | MaskUpdate | Epoch

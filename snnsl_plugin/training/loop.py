@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.core.schedules.cosine import cosine
 from snnsl_plugin.errors import BadOption, Diverged
 from snnsl_plugin.metrics.measure import measure
+from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.clipping import clip_
 from snnsl_plugin.training.distiller import cross_entropy
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
@@ -80,6 +82,7 @@ class Training:
         amp: automatic mixed precision: bfloat16 on a CPU, float16 with loss scaling on a GPU.
         label_smoothing: of the cross-entropy, in [0, 1).
         device: where batches go.
+        counted: numbers of the epochs after which connections and operations are counted as well.
     """
 
     epochs: int
@@ -89,6 +92,7 @@ class Training:
     amp: bool = False
     label_smoothing: float = 0.0
     device: str = "cpu"
+    counted: Collection[int] = ()
 
 
 def fit(
@@ -178,7 +182,8 @@ def fit(
                 yield change
         seconds = time.perf_counter() - began
         reset_(model)
-        checked = measure(model, batches(validation, how.device), synops=False)
+        counted = epoch in how.counted
+        checked = measure(model, batches(validation, how.device), synops=counted)
         yield Epoch(
             epoch=epoch,
             epochs=how.epochs,
@@ -191,7 +196,15 @@ def fit(
             rates=checked.firing_rate,
             lr=optimizer.param_groups[0]["lr"],
             seconds=seconds,
+            connections=_connections(model, validation, how.device) if counted else None,
+            synops_per_sample=checked.synops_per_sample,
+            energy_pj_per_sample=checked.energy_pj_per_sample.get("total"),
         )
+
+
+def _connections(model: nn.Module, part: Batches, device: str) -> int:
+    with closing(batches(part, device)) as drawn:
+        return live_paths(model, next(drawn)[0][:, :1]).connections
 
 
 def scaler_for(how: Training) -> GradScaler:

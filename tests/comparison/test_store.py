@@ -29,6 +29,7 @@ def made(tmp_path):
             (run / name).write_text(f"{name} of {place}\n")
         (run / "run.json").write_text(json.dumps({"name": place, "digest": digest, "seed": 0}))
         result = {"schema": 1, "digest": digest, "status": "finished", "versions": versions(), "dense": None}
+        result["accuracy"] = {"test": 0.9}
         (run / "result.json").write_text(json.dumps(result | changes))
         return run
 
@@ -51,6 +52,11 @@ def test_several_folders_are_looked_through_and_one_that_is_not_there_is_empty(m
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
 def test_a_run_that_did_not_finish_is_not_taken(status, made, tmp_path):
     made("digits-001", status=status)
+    assert finished(tmp_path / "runs") == {}
+
+
+def test_a_run_that_never_read_the_test_set_is_not_taken(made, tmp_path):
+    made("digits-001", accuracy={"test": None, "validation": 0.9})
     assert finished(tmp_path / "runs") == {}
 
 

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from snnsl_plugin.cli import main
+from snnsl_plugin.errors import Stopped
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.recipe import assemble, runner
 from snnsl_plugin.recipe.digest import digest
@@ -26,6 +27,7 @@ FIELDS = {
     "schema", "recipe", "digest", "seed", "status", "accuracy", "density", "regrown", "synops_per_sample",
     "macs_per_sample", "energy_pj_per_sample", "firing_rate", "silent", "parameters", "epochs", "selected_epoch",
     "wall_s", "seconds_per_epoch", "peak_memory_mib", "skipped_samples", "mlflow_run_id", "versions", "dense",
+    "validation",
 }  # fmt: skip
 LAYERS = {"conv1": 36, "conv2": 288, "fc1": 512, "fc2": 160}
 TOTAL = sum(LAYERS.values())
@@ -71,6 +73,65 @@ def test_the_result_has_exactly_these_fields(result):
     assert result["accuracy"]["dense_test"] == result["dense"]["accuracy"]["test"]
     assert result["epochs"] == 3
     assert result["mlflow_run_id"] is None
+
+
+def test_operations_on_the_validation_part_stand_beside_those_on_the_test_set(finished, tiny, result):
+    parts = assemble.data(tiny())
+    model = assemble.load_network(finished, parts)
+    again = measure(model, batches(parts.validation, "cpu"), masks=masks_of(finished))
+    assert result["validation"] == {
+        "synops_per_sample": again.synops_per_sample, "energy_pj_per_sample": again.energy_pj_per_sample,
+    }  # fmt: skip
+    assert result["validation"]["synops_per_sample"] != result["synops_per_sample"]
+
+
+def test_a_run_judged_on_validation_data_never_reads_the_test_set(finished, tiny, tmp_path, monkeypatch):
+    whole = assemble.data
+
+    def without_test(recipe):
+        return replace(whole(recipe), test=None)  # whoever reads it fails
+
+    monkeypatch.setattr(assemble, "data", without_test)
+    found = runner.run(tiny("train.epochs=3"), run_dir=tmp_path / "run", name="tiny", judge="validation")
+    told = json.loads((finished / "result.json").read_text())
+    assert found["accuracy"]["test"] is found["accuracy"]["test_last"] is None
+    assert found["accuracy"]["validation"] == told["accuracy"]["validation"]
+    assert found["validation"] == told["validation"]
+    assert found["synops_per_sample"] == told["validation"]["synops_per_sample"]
+    assert found["density"] == told["density"]
+    journal = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert journal[-1]["event"] == "finished"
+    assert journal[-1]["metrics"] == {}
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_epochs_that_are_counted_tell_connections_and_operations(tiny, tmp_path):
+    seen: list[Epoch] = []
+
+    def listen(phase, event):
+        if isinstance(event, Epoch):
+            seen.append(event)
+
+    result = runner.run(tiny("train.epochs=3"), run_dir=tmp_path / "run", name="tiny", on_event=listen, counted=[1, 3])
+    assert [each.synops_per_sample is None for each in seen] == [False, True, False]
+    assert [each.connections is None for each in seen] == [False, True, False]
+    assert [each.energy_pj_per_sample is None for each in seen] == [False, True, False]
+    assert result["selected_epoch"] == 3  # whose numbers are those of the result
+    assert seen[-1].connections == result["density"]["connections"]["live"]
+    assert seen[-1].synops_per_sample == result["validation"]["synops_per_sample"]
+    assert seen[-1].energy_pj_per_sample == result["validation"]["energy_pj_per_sample"]["total"]
+    assert seen[0].connections > seen[-1].connections
+
+
+def test_a_listener_can_stop_a_run_and_its_folder_says_so(tiny, tmp_path):
+    def listen(phase, event):
+        if isinstance(event, Epoch):
+            raise Stopped("dominated at epoch 1")
+
+    with pytest.raises(Stopped, match="dominated"):
+        runner.run(tiny("train.epochs=3"), run_dir=tmp_path / "run", name="tiny", on_event=listen)
+    told = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (told["status"], told["error"]) == ("stopped", "dominated at epoch 1")
 
 
 def test_the_density_asked_for_is_reached_to_the_last_weight(finished, result):

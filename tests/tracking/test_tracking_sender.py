@@ -45,7 +45,9 @@ def test_a_finished_run_arrives_whole(run_folder: Callable, mlflow_process: Call
     assert sent.mlflow_run_id == found["id"]
 
 
-@pytest.mark.parametrize(("result", "status"), [("failed", "FAILED"), ("interrupted", "KILLED"), (None, "KILLED")])
+@pytest.mark.parametrize(
+    ("result", "status"), [("failed", "FAILED"), ("interrupted", "KILLED"), ("stopped", "KILLED"), (None, "KILLED")]
+)
 def test_mlflow_gets_the_true_status(
     run_folder: Callable, mlflow_process: Callable, result: str | None, status: str
 ) -> None:
