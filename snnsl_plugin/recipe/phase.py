@@ -22,6 +22,7 @@ from snnsl_plugin.for_torch.torch_masks import made_permanent
 from snnsl_plugin.metrics.measure import Measurement, measure
 from snnsl_plugin.metrics.memory import peak_memory_mib
 from snnsl_plugin.metrics.paths import live_paths
+from snnsl_plugin.metrics.system import system_metrics
 from snnsl_plugin.recipe import compact, folder
 from snnsl_plugin.recipe.assemble import Assembled, Data, assemble
 from snnsl_plugin.recipe.digest import digest
@@ -77,8 +78,9 @@ def train(
             made.model, parts.train, parts.validation, made.optimizer, replace(made.how, counted=counted),
             pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, epochs_done=saved["epoch"],
         )  # fmt: skip
+        system_metrics(run_dir, made.how.device)  # the processor's use is counted from here
         for event in training:
-            _write(journal, event)
+            _write(journal, event, run_dir, made.how.device)
             if isinstance(event, Epoch):
                 saved["epoch"], saved["wall"] = event.epoch, time.perf_counter() - began
                 saved["seconds"].append(event.seconds)
@@ -296,7 +298,7 @@ def _sizes(model: nn.Module) -> dict[str, int]:
     return {name: layer.weight.numel() for name, layer in weight_layers(model).items()}
 
 
-def _write(journal: Journal, event: Event) -> None:
+def _write(journal: Journal, event: Event, run_dir: Path, device: str) -> None:
     if isinstance(event, Epoch):
         metrics = {
             "loss/train": event.loss,
@@ -307,6 +309,7 @@ def _write(journal: Journal, event: Event) -> None:
             "lr": event.lr,
             "seconds": event.seconds,
         } | {f"rate/{name}": rate for name, rate in event.rates.items()}
+        metrics |= system_metrics(run_dir, device)
         journal.write("epoch", event.step, metrics, epoch=event.epoch)
     elif isinstance(event, MaskUpdate):
         metrics = {"density": event.density, "connections": float(event.connections)}

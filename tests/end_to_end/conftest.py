@@ -53,13 +53,17 @@ def comparable() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def journal_lines() -> Callable[[Path], list[dict[str, Any]]]:
-    """The lines of a journal without clock times."""
+    """The lines of a journal without clock times and the state of the machine."""
 
     def lines(path: Path) -> list[dict[str, Any]]:
         read = [json.loads(line) for line in path.read_text().splitlines()]
         for line in read:
             del line["time"]
-            line["metrics"].pop("seconds", None)
+            line["metrics"] = {
+                name: value
+                for name, value in line["metrics"].items()
+                if name != "seconds" and not name.startswith("system/")
+            }
         return read
 
     return lines

@@ -105,6 +105,15 @@ def test_a_run_judged_on_validation_data_never_reads_the_test_set(finished, tiny
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_each_epoch_says_how_busy_the_machine_was(finished):
+    journal = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line["metrics"] for line in journal if line["event"] == "epoch"]
+    assert len(epochs) == 3
+    for metrics in epochs:
+        assert metrics["system/process_memory_megabytes"] > 50
+        assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+
+
 def test_epochs_that_are_counted_tell_connections_and_operations(tiny, tmp_path):
     seen: list[Epoch] = []
 
