@@ -13,7 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from snnsl_plugin.tracking import journal
+from snnsl_plugin.tracking import journal, sharing
 
 Outcome = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -34,9 +34,13 @@ _AT_THE_END = (
     "comparison.csv",
     "comparison.md",
     "comparison.html",
+    "trial.json",
+    "study.json",
 )
+#: What a study draws anew while it goes on; nothing else has files of these names before it is over.
+_OF_A_STUDY = ("study.json", "report.html")
 #: Whatever happens to a run changes one of these; `figures` as a folder, when a file in it is made or replaced.
-_TRACES = (journal.FILE_NAME, "run.json", "result.json", "report.html", "figures")
+_TRACES = (journal.FILE_NAME, "run.json", "result.json", "report.html", "figures", "trial.json", "study.json")
 
 
 def is_training(run_dir: Path) -> bool:
@@ -120,9 +124,12 @@ def files(run_dir: Path, ended: bool) -> dict[str, list[int]]:
     Args:
         run_dir: the run folder.
         ended: whether the run is over; before, only the recipe is shown: a checkpoint is written many times, and only
-            the last one matters.
+            the last one matters. A study, which goes on for days, shows `study.json` and its report too. A folder that
+            joined a study shows nothing before the end: who began the study does.
     """
-    paths = [run_dir / "recipe.yaml"]
+    paths = [] if sharing.has_joined(run_dir) and not ended else [run_dir / "recipe.yaml"]
+    if not ended and paths and (run_dir / "study.json").exists():
+        paths += [run_dir / name for name in _OF_A_STUDY]
     if ended:
         paths += [run_dir / name for name in _AT_THE_END]
         paths += sorted(path for path in (run_dir / "figures").rglob("*"))

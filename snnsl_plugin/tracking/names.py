@@ -36,7 +36,16 @@ def flattened(recipe: Mapping[str, Any]) -> dict[str, str]:
     >>> flattened({"model": {"name": "vgg9", "T": 4}, "stages": [{"lr": 0.1}], "seeds": [0, 1]})
     {'model.name': 'vgg9', 'model.T': '4', 'stages.0.lr': '0.1', 'seeds': '[0, 1]'}
     """
-    return {allowed(name): _text(value) for name, value in _leaves("", recipe)}
+    return {allowed(name): text(value) for name, value in _leaves("", recipe)}
+
+
+def text(value: Any) -> str:
+    """A value of the recipe as MLflow takes it; one above 6000 characters ends in a note that says so."""
+    whole = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    if len(whole) <= LONGEST_VALUE:
+        return whole
+    note = f" [cut: {len(whole)} characters, whole in recipe.yaml]"
+    return whole[: LONGEST_VALUE - len(note)] + note
 
 
 def _leaves(prefix: str, value: Any) -> list[tuple[str, Any]]:
@@ -47,11 +56,3 @@ def _leaves(prefix: str, value: Any) -> list[tuple[str, Any]]:
     else:
         return [(prefix, value)]
     return [leaf for name, entry in entries for leaf in _leaves(f"{prefix}.{name}" if prefix else name, entry)]
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    if len(text) <= LONGEST_VALUE:
-        return text
-    note = f" [cut: {len(text)} characters, whole in recipe.yaml]"
-    return text[: LONGEST_VALUE - len(note)] + note

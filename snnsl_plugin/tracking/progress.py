@@ -24,7 +24,9 @@ class Progress:
         parameters: whether the recipe's values were sent.
         dataset: whether the data set was sent.
         artifacts: size in bytes and modification time in nanoseconds of each file sent, by name in the run folder.
-        status: the status MLflow was told last.
+        status: the status MLflow was told last; of a study on several machines, by this one.
+        trial: digest of what of `trial.json` was sent.
+        waits_until: the time at which a folder that joined a study makes its MLflow run; 0 where it does not wait.
         complete: whether the run has ended and all of it was sent.
         missing: one sentence for each thing that MLflow has not got.
     """
@@ -38,12 +40,14 @@ class Progress:
     dataset: bool = False
     artifacts: dict[str, list[int]] = field(default_factory=dict)
     status: str = ""
+    trial: str = ""
+    waits_until: float = 0.0
     complete: bool = False
     missing: list[str] = field(default_factory=list)
 
     def save(self, run_dir: Path) -> None:
         """Replaces `RUN_DIR/tracking/sent.json` atomically."""
-        _replace(_file(run_dir), json.dumps({"schema": 1, **dataclasses.asdict(self)}, indent=1))
+        replace(_file(run_dir), json.dumps({"schema": 1, **dataclasses.asdict(self)}, indent=1))
 
 
 def load(run_dir: Path) -> Progress | None:
@@ -74,16 +78,17 @@ def identity(run_dir: Path) -> str:
     """
     path = run_dir / "tracking" / "id"
     if not path.exists():
-        _replace(path, uuid.uuid4().hex)
+        replace(path, uuid.uuid4().hex)
     return path.read_text(encoding="utf-8").strip()
 
 
-def _file(run_dir: Path) -> Path:
-    return run_dir / "tracking" / "sent.json"
-
-
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Writes a file all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
+
+
+def _file(run_dir: Path) -> Path:
+    return run_dir / "tracking" / "sent.json"

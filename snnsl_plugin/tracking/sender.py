@@ -19,20 +19,12 @@ from snnsl_plugin.errors import MissingExtra, SnnslError
 from snnsl_plugin.tracking import folder, progress
 from snnsl_plugin.tracking.family import members
 from snnsl_plugin.tracking.launch import default_uri
+from snnsl_plugin.tracking.patience import PROCESS_SETTINGS
 from snnsl_plugin.tracking.sending import Sender
 
 _logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
-_PROCESS_SETTINGS = {
-    # MLflow's defaults wait minutes for a server that is gone; the breaker does the waiting here.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    # A research run reports to nobody but the server its owner named.
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
 
 
 def follow(run_dir: Path, uri: str, experiment: str, patience: float = 600.0) -> bool:
@@ -130,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    os.environ.update(_PROCESS_SETTINGS)
+    os.environ.update(PROCESS_SETTINGS)
     run_dir = options.run_dir.resolve()
     uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run_dir.parent)
     try:

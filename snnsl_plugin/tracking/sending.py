@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from snnsl_plugin.errors import BadOption, MissingExtra
-from snnsl_plugin.tracking import folder, journal, progress
+from snnsl_plugin.tracking import folder, journal, progress, trial
 from snnsl_plugin.tracking.breaker import Breaker
 from snnsl_plugin.tracking.family import Member, is_training, members
 from snnsl_plugin.tracking.following import new_lines
@@ -89,7 +89,7 @@ class Sender:
             except BaseException:  # it is open what MLflow took before it failed: it is asked when it is back
                 self._connection, self._projections = None, {}
                 raise
-            self._through = True
+            self._through = self._run_id(run_dir) is not None
             return complete
 
         return self._breaker.call(attempt)
@@ -151,6 +151,8 @@ class Sender:
 def _missing(run_dir: Path, sent: progress.Progress, training: bool) -> list[str]:
     """A sentence for each thing that MLflow has not got."""
     if sent.mlflow_run_id is None:
+        if sent.waits_until:
+            return ["everything: the machine that began the study has not shown it yet; this one does so in 2 minutes"]
         return ["everything: MLflow has not answered yet"]
     lines = new_lines(run_dir / journal.FILE_NAME, sent.journal_bytes, sent.tail)
     stands = folder.outcome(run_dir, training)
@@ -159,6 +161,7 @@ def _missing(run_dir: Path, sent: progress.Progress, training: bool) -> list[str
     told = [
         (lines.rewound or any(lines.events()), f"metrics after byte {sent.journal_bytes} of {journal.FILE_NAME}"),
         (not sent.parameters and (run_dir / "recipe.yaml").exists(), "the recipe's values"),
+        (not sent.trial and trial.read(run_dir), f"what {trial.FILE_NAME} says"),
         (not sent.dataset and folder.dataset(run_dir), "the data set"),
         (files, f"files: {', '.join(files)}"),
         (stands != sent.status, f"the status {stands}"),
