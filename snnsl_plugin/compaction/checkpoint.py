@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snnsl_plugin.anatomy import reset_, unwrapped
 from snnsl_plugin.compaction.history import FORMAT, History, sizes
 from snnsl_plugin.compaction.selection import registered, tensors
 from snnsl_plugin.errors import BadCheckpoint, BadOption
-from snnsl_plugin.training.checkpoint import write_text
+from snnsl_plugin.training.checkpoint import write_tensors, write_text
 
 _KEY = "snnsl_compact"
 
@@ -33,6 +31,7 @@ def save_compact(path: Path | str, model: nn.Module, history: History) -> None:
 
     Raises:
         BadOption: another ending, or a history of another model.
+        OSError: the disk is full or gone.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -45,11 +44,7 @@ def save_compact(path: Path | str, model: nn.Module, history: History) -> None:
         if name in plain["dense"]
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(stored, partial, metadata={_KEY: json.dumps(plain, sort_keys=True)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_tensors(path, stored, {_KEY: json.dumps(plain, sort_keys=True)})
     write_text(path.with_suffix(".json"), json.dumps(plain, sort_keys=True))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,10 +90,9 @@ def run(
                 result = _phases(recipe, run_dir, parts, tell, name, judge, counted)
             except (Exception, KeyboardInterrupt) as error:
                 status = _STATUS.get(type(error), "failed")
-                folder.write_json(
-                    run_dir / folder.RESULT,
-                    {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)},
-                )
+                ended = {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)}
+                with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
+                    folder.write_json(run_dir / folder.RESULT, ended)
                 raise
             folder.write_json(run_dir / folder.RESULT, result)
             _draw(run_dir)

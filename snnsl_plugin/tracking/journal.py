@@ -5,6 +5,7 @@ Everything else that shows a run (the report, MLflow) is drawn from this file, s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -52,7 +53,8 @@ class Journal:
             BadCheckpoint: the file does not have that many bytes, or the offset is not the end of a line.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        # Unbuffered: what a full disk did not take must not wait in memory for the closing of the file to fail again.
+        self._file = path.open("ab", buffering=0)
         try:
             written = path.read_bytes()
             if offset is None:
@@ -89,7 +91,7 @@ class Journal:
 
         Raises:
             BadOption: a metric that is no number, or a fact that JSON cannot hold or that is called like a field.
-            OSError: the disk is full or gone. The journal is the truth, so this one does stop the run.
+            OSError: the disk is full or gone. The journal is the truth, so this does stop the run; no half line stays.
         """
         if taken := _TAKEN & facts.keys():
             raise BadOption(
@@ -106,8 +108,18 @@ class Journal:
             text = json.dumps(line, allow_nan=False, ensure_ascii=False)
         except (TypeError, ValueError) as error:
             raise BadOption(f"journal: event {event!r} at step {step} holds what JSON cannot: {error}") from error
-        self._file.write(text.encode() + b"\n")
-        self._file.flush()
+        self._append(text.encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        begun = self._file.tell()
+        try:
+            while line:  # a disk that fills up takes a part, and says so at the next call
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a reader leaves out a half line at the end, and so does a resumed run
+                self._file.truncate(begun)
+                self._file.seek(begun)
+            raise OSError(error.errno, error.strerror, self._file.name) from error
 
     def sync(self) -> None:
         """Hands what was written to the disk itself, so that a power cut cannot take it back."""

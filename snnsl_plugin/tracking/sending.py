@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,8 @@ class Sender:
             sent = self._progress(each.path)
             if not sent.complete:
                 sent.missing = _missing(each.path, sent, is_training(each, run_dir, training))
-                sent.save(each.path)
+                with contextlib.suppress(OSError):  # a full disk takes no note; the next sender finds out by itself
+                    sent.save(each.path)
 
     def went_through(self) -> bool:
         """Whether the last `send` reached MLflow, so that it has what a run that is not over shows so far."""

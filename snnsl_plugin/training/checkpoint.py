@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,13 @@ def save(path: Path, tree: dict[str, Any]) -> None:
     Args:
         path: ends in `.safetensors`.
         tree: dicts with string or integer keys, lists, numbers, strings, None, tensors.
+
+    Raises:
+        OSError: the disk is full or gone; an earlier file stays as it was.
     """
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_split(tree, "", tensors), sort_keys=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"state": plain})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_tensors(path, tensors, {"state": plain})
     write_text(path.with_name("state.json"), json.dumps(json.loads(plain), indent=1))
 
 
@@ -54,6 +54,27 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise BadCheckpoint(f"{path}: holds no run state: start the run anew in another folder with --run-dir")
     return tree
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, all or nothing, down to the disk.
+
+    Raises:
+        OSError: the disk is full or gone; nothing half written stays behind to fill it.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        # safetensors says what the operating system said in its text alone.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from snnsl_plugin.anatomy import reset_
-from snnsl_plugin.compaction import checkpoint
 from snnsl_plugin.compaction.checkpoint import load_compact, save_compact
 from snnsl_plugin.compaction.history import History
 from snnsl_plugin.compaction.selection import tensors
@@ -217,7 +216,7 @@ def test_a_save_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch)
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "save_file", fails_halfway)
+    monkeypatch.setattr("snnsl_plugin.training.checkpoint.save_file", fails_halfway)
     with pytest.raises(OSError, match="disk full"):
         save_compact(path, net, History(net))
     assert path.read_bytes() == before

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,3 +139,28 @@ def test_what_json_cannot_hold_is_refused_and_leaves_no_half_line(
         with pytest.raises(BadOption, match=says):
             journal.write("epoch", 1, metrics, **facts)
         assert journal.offset == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_a_disk_that_is_full_is_an_error_with_the_file_and_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    code = """
+import errno, resource, sys
+from pathlib import Path
+from snnsl_plugin.tracking.journal import Journal
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the 1001st byte is refused, as by a full disk
+with Journal(Path(sys.argv[1])) as journal:
+    try:
+        for step in range(100):
+            journal.write("epoch", step, {"loss": 1.0})
+    except OSError as error:
+        assert (error.errno, error.filename) == (errno.EFBIG, sys.argv[1]), error
+        print(step, journal.offset)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    steps, offset = map(int, done.stdout.split())
+    assert 0 < steps < 100
+    assert offset == path.stat().st_size
+    with Journal(path) as journal:  # room was made
+        journal.write("epoch", steps)
+    assert [event["step"] for event in read(path)] == list(range(steps + 1))

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,24 @@ def test_an_optimizer_goes_on_from_it(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.safetensors", {"weight": weight, "optimizer": optimizer.state_dict()})
     saved = checkpoint.load(tmp_path / "c.safetensors")
     assert torch.equal(trained(4, saved["optimizer"], saved["weight"])[0], trained(7)[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_a_disk_that_is_full_is_an_error_with_the_file_and_the_earlier_checkpoint_stays(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"a": torch.ones(2)})
+    code = """
+import errno, resource, sys
+from pathlib import Path
+import torch
+from snnsl_plugin.training import checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the 1001st byte is refused, as by a full disk
+try:
+    checkpoint.save(Path(sys.argv[1]), {"a": torch.ones(10_000)})
+except OSError as error:
+    print(error.errno == errno.EFBIG, error.filename)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"True {path}\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["c.safetensors", "state.json"]
+    assert torch.equal(checkpoint.load(path)["a"], torch.ones(2))
