@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from snnsl_plugin import __version__
-from snnsl_plugin.cli import compare, env, register, report, run, schema, shipped, validate
+from snnsl_plugin.cli import compare, env, register, report, run, schema, shipped, tune, validate
 from snnsl_plugin.cli.arguments import Verbose
 
 app = typer.Typer(
@@ -18,8 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    shipped.ls, shipped.cat, shipped.cp, validate.validate, schema.schema, run.run, compare.compare, report.report,
-    register.register, env.env,
+    shipped.ls, shipped.cat, shipped.cp, validate.validate, schema.schema, run.run, compare.compare, tune.tune,
+    report.report, register.register, env.env,
 ):  # fmt: skip
     app.command()(verb)
 

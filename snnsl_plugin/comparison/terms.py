@@ -80,6 +80,7 @@ def run_recipe(
         "dense_baseline": False,
         "tracking": {"mlflow": False},
         "compare": None,
+        "tune": None,
     }
     if epochs:
         data["train"] = data["train"] | {"epochs": epochs}

@@ -14,16 +14,19 @@ from snnsl_plugin.recipe.folder import identity
 from snnsl_plugin.recipe.options import Choice
 from snnsl_plugin.recipe.schema import Recipe
 
+#: Blocks that do not change what a run computes.
+_NOT_COMPUTED = ("tracking", "compare", "tune")
+
 
 def digest(recipe: Recipe) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of what a recipe says.
 
     Defaults are left out, so an option that is new tomorrow leaves the digests of today's recipes as they are; so is
-    `tracking` and `compare`, which do not change what a run computes. A guide's run counts by its own digest and seed,
-    not by the folder it lies in; before that run is there, by the folder's name. A function of another distribution
-    counts with the file it is written in.
+    `tracking`, `compare` and `tune`, which do not change what a run computes. A guide's run counts by its own digest
+    and seed, not by the folder it lies in; before that run is there, by the folder's name. A function of another
+    distribution counts with the file it is written in.
     """
-    said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tracking", "compare"})
+    said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_COMPUTED))
     guide = (said.get("distillation") or {}).get("guide")
     if isinstance(guide, dict) and guide.get("run") and (held := identity(Path(guide["run"]))):
         guide["run"] = {"digest": held["digest"], "seed": held["seed"]}
@@ -42,6 +45,6 @@ def _joined(block: BaseModel) -> dict[str, str]:
         found[f"{block.registered_kind}.{block.registered_name}"] = hashlib.sha256(code).hexdigest()[:16]
     for key in type(block).model_fields:
         value = getattr(block, key)
-        if isinstance(value, BaseModel) and key not in ("tracking", "compare"):
+        if isinstance(value, BaseModel) and key not in _NOT_COMPUTED:
             found |= _joined(value)
     return found

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from snnsl_plugin.errors import BadRecipe, did_you_mean
-from snnsl_plugin.recipe import catalog
+from snnsl_plugin.recipe import catalog, space
 from snnsl_plugin.recipe.document import (
     Document,
     KeyPath,
@@ -50,6 +50,8 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         validated = Recipe.model_validate(document.data)
     except ValidationError as error:
         found += problems(error, document, Recipe)
+    if validated is not None:
+        found += space.check(validated, document)
     if found or validated is None:
         raise BadRecipe([str(each) for each in sorted(found)])
     return validated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -96,11 +96,17 @@ def _path(location: tuple[int | str, ...], data: Any) -> KeyPath:
 
 def _keys(path: KeyPath, data: Any, root: type[BaseModel]) -> list[str]:
     """The keys that are valid in the block at a path."""
-    models, node = [root], data
+    models, node, mapped = [root], data, False
     for part in path:
-        fields = {field.alias or name: field for each in models for name, field in each.model_fields.items()}
-        models = list(_models(fields[str(part)].annotation)) if str(part) in fields else []
+        if not mapped:
+            fields = {field.alias or name: field for each in models for name, field in each.model_fields.items()}
+            annotation = fields[str(part)].annotation if str(part) in fields else None
+            models = list(_models(annotation))
+        # The keys of a mapping such as `tune.space` are the user's own: the models are those of its values.
+        mapped = not mapped and get_origin(annotation) is dict
         node = node[part]
+        if mapped:
+            continue
         tags = [node.get(tag) for tag in _TAGS] if isinstance(node, dict) else [node]
         models = [each for each in models if len(models) == 1 or any(word in tags for word in _literals(each))]
     keys = [field.alias or name for each in models for name, field in each.model_fields.items()]

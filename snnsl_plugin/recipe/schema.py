@@ -14,6 +14,7 @@ from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, prob
 from snnsl_plugin.recipe.schedule_ends import ends
 from snnsl_plugin.recipe.torch_pruning_types import TORCH_PRUNING_TYPES, Cut, SpikingDynamic
 from snnsl_plugin.recipe.torch_types import HOSTED_TYPES, HostedPruning
+from snnsl_plugin.recipe.tune_types import Tune
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: What the options of a rule must stay within, by name; a rule checks the same at each update.
@@ -201,6 +202,8 @@ class Recipe(Block):
     tracking: Tracking = Tracking()
     compare: Compare | None = None
     """Who `snnsl compare` lets train on this data; a run of the recipe takes no notice."""
+    tune: Tune | None = None
+    """What `snnsl tune` searches; a run of the recipe takes no notice."""
 
     @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:

@@ -66,7 +66,7 @@ CHANGED = {
         "seed: 0",
         "lr: 0.1",
         "2:1: lr: unknown key 'lr' (known here: compare, data, dense_baseline, distillation, extends, model, pruning, "
-        "schema, seed, threads, tracking, train)",
+        "schema, seed, threads, tracking, train, tune)",
     ),
     "unknown data set": (
         "name: digits",

@@ -1,0 +1,132 @@
+"""Pictures of a study, from its plain data: the front as we draw it, and Optuna's own plots."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import matplotlib
+import optuna
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from optuna.exceptions import ExperimentalWarning
+from pydantic import TypeAdapter
+
+from snnsl_plugin.recipe.tune_types import AnyParameter
+from snnsl_plugin.tuning.ledger import quiet
+from snnsl_plugin.tuning.measures import directions
+from snnsl_plugin.tuning.proposals import distribution, label
+
+_COLOURS = {"front": "#d1495b", "complete": "#30638e", "beyond a limit": "#9aa5b1", "stopped": "#edae49"}
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "snnsl", "svg.fonttype": "none", "font.size": 9.0, "axes.spines.top": False,
+          "axes.spines.right": False}  # fmt: skip
+
+
+def draw(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every picture that the study has enough trials for: file name, title, SVG.
+
+    Args:
+        found: the content of `study.json`.
+    """
+    objectives = list(found["objectives"])
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of layouts and of log axes
+        for cost in [name for name in objectives if name != "accuracy"]:
+            if "accuracy" in objectives and _points(found):
+                yield f"front-{cost}.svg", f"Accuracy against {cost}", _svg(_front(found, cost))
+        study = as_study(found)
+        if len([trial for trial in study.trials if trial.values]) < 2:
+            return
+        plots = optuna.visualization.matplotlib
+        for index, name in enumerate(objectives):
+            target = _target(index)
+            for word, title, plot in (
+                ("history", f"History of {name}", plots.plot_optimization_history),
+                ("importances", f"What decides {name}", plots.plot_param_importances),
+                ("parallel", f"Parallel coordinates of {name}", plots.plot_parallel_coordinate),
+            ):
+                made = _tried(plot, study, target, name)
+                if made:
+                    yield f"{word}-{name}.svg", title, made
+
+
+def as_study(found: Mapping[str, Any]) -> optuna.Study:
+    """A study in memory with the complete trials of `study.json`, for anything of Optuna's that takes one."""
+    objectives = list(found["objectives"])
+    space = TypeAdapter(dict[str, AnyParameter]).validate_python(found["space"])
+    with quiet():
+        study = optuna.create_study(directions=directions(objectives))
+    study.set_metric_names(objectives)
+    for row in found["trials"]:
+        if row["state"] == "complete":
+            study.add_trial(
+                optuna.create_trial(
+                    params={key: label(value) for key, value in row["params"].items()},
+                    distributions={key: distribution(space[key]) for key in row["params"]},
+                    values=[row["measures"][name] for name in objectives],
+                    user_attrs={"number": row["number"]},
+                )
+            )
+    return study
+
+
+def _front(found: Mapping[str, Any], cost: str) -> Figure:
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for kind, points in _points(found).items():
+        x, y = [each[cost] for _, each in points], [100 * each["accuracy"] for _, each in points]
+        size, marker = (42, "o") if kind == "front" else (24, "x" if kind == "stopped" else "o")
+        axes.scatter(x, y, s=size, marker=marker, color=_COLOURS[kind], label=kind, zorder=3 if kind == "front" else 2)
+        if kind == "front":
+            for number, each in points:
+                at = (each[cost], 100 * each["accuracy"])
+                axes.annotate(str(number), at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    if min(each[cost] for points in _points(found).values() for _, each in points) > 0:
+        axes.set_xscale("log")
+    axes.set_xlabel(cost)
+    axes.set_ylabel("validation accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _points(found: Mapping[str, Any]) -> dict[str, list[tuple[int, Mapping[str, float]]]]:
+    kinds: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
+    for row in found["trials"]:
+        if not row["measures"] or row["state"] not in ("complete", "stopped"):
+            continue
+        kind = row["state"]
+        if row["number"] in found["front"]:
+            kind = "front"
+        elif kind == "complete" and max(row["constraints"].values(), default=0.0) > 0:
+            kind = "beyond a limit"
+        kinds.setdefault(kind, []).append((row["number"], row["measures"]))
+    return kinds
+
+
+def _target(index: int) -> Callable[[optuna.trial.FrozenTrial], float]:
+    return lambda trial: float(trial.values[index])
+
+
+def _tried(plot: Callable[..., Any], study: optuna.Study, target: Callable[..., float], name: str) -> str | None:
+    """One of Optuna's plots as SVG; None where these trials do not make one, e.g. with one value of everything."""
+    try:
+        axes = plot(study, target=target, target_name=name)
+    except (ValueError, RuntimeError, ZeroDivisionError):
+        return None
+    figure = axes.figure
+    figure.set_size_inches(7.0, 3.8)
+    figure.tight_layout()
+    made = _svg(figure)
+    pyplot.close(figure)
+    return made
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,280 @@
+"""From a recipe with a `tune` block to a study folder: trials trained by workers, side by side, and what they found."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from snnsl_plugin.errors import BadOption, RunFolderInUse, SnnslError
+from snnsl_plugin.models._permission import permit
+from snnsl_plugin.recipe import assemble, folder
+from snnsl_plugin.recipe.load import dump
+from snnsl_plugin.recipe.schema import Recipe
+from snnsl_plugin.tracking.journal import Journal
+from snnsl_plugin.tracking.launch import launch
+from snnsl_plugin.tracking.sharing import adopt_identity
+from snnsl_plugin.training.checkpoint import write_text
+from snnsl_plugin.tuning import collect, study
+from snnsl_plugin.tuning.attempt import mark_lost, patiently
+from snnsl_plugin.tuning.crew import Crew, Heard
+from snnsl_plugin.tuning.ledger import Holder
+from snnsl_plugin.tuning.proposals import own_point
+from snnsl_plugin.tuning.stopping import epochs_of
+
+#: Seconds between two looks at the study, which others may change as well.
+_LOOK = 1.0
+#: Workers that may die, one after the other, before they have begun a trial.
+_STILLBORN = 3
+
+
+@dataclass
+class State:
+    """How far a study is, for whoever shows it.
+
+    Attributes:
+        found: the content of `study.json` at the last look.
+        at_work: what each trial of this machine is at: `epoch`, `epochs`, `accuracy`.
+        said: sentences about what has happened since the last time.
+    """
+
+    found: dict[str, Any] = field(default_factory=dict)
+    at_work: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+Listener = Callable[[State], None]
+
+
+def tune(
+    recipe: Recipe,
+    *,
+    name: str,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    storage: str | None = None,
+    workers: int | None = None,
+    permitted: Sequence[str] = (),
+    listen: Listener | None = None,
+    on_start: Callable[[Path], None] | None = None,
+    root: Path = Path("runs"),
+    command: str = "",
+) -> dict[str, Any]:
+    """Searches what the recipe's `tune` block says, and leaves a study folder.
+
+    The study lives in a database. Whoever opens the same one, on this machine or another, takes part in it. A trial
+    that fails stops no other; one whose worker dies is given to another worker, and goes on from its checkpoint where
+    that is on the same machine.
+
+    Args:
+        recipe: with a `tune` block.
+        name: of the recipe, of the study, and of new folders.
+        run_dir: the folder to use; a numbered one below `root` where omitted.
+        resume: go on with a study that was killed or interrupted.
+        storage: URL of the database; the recipe's, or a sqlite file in the folder, where omitted.
+        workers: trials at the same time; the recipe's where omitted. 0 trains nothing, and only collects.
+        permitted: code of the user's own that may be imported, `package.module:function`.
+        listen: is told how far it is.
+        on_start: is told the folder.
+        root: where numbered folders are made.
+        command: that repeats this, for the report.
+
+    Returns:
+        The content of `study.json`.
+
+    Raises:
+        UsageError: recipe, data, database or call are wrong; nothing was trained, and nothing overwritten.
+        SnnslError: workers that die before they begin, or a database that is gone for good.
+    """
+    began = time.perf_counter()
+    for target in permitted:
+        permit(target)
+    _rehearse(recipe)
+    own, storage = study.digest(recipe), storage or study.tune_of(recipe).storage
+    place, opened = uuid.uuid4().hex, None
+    if storage and not resume:
+        opened = study.open_study(recipe, name, storage, place)  # what is wrong is said before a folder is made
+    run_dir = folder.choose(name, own, run_dir=run_dir, resume=resume, root=root)
+    with folder.held(run_dir):
+        held = folder.identity(run_dir)
+        if held and not resume:
+            raise RunFolderInUse(f"{run_dir} was taken by another study: choose another --run-dir")
+        place = str((held or {}).get("place", place))
+        url = storage or _remembered(held) or study.default_storage(run_dir)
+        opened = opened or study.open_study(recipe, name, url, place)
+        shown = opened.ledger.shown if storage or _remembered(held) else None
+        created = (held or {}).get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+        identity = {"name": name, "digest": own, "seed": recipe.seed, "place": place, "created": created,
+                    "storage": shown}  # fmt: skip
+        folder.write_json(run_dir / folder.IDENTITY, identity)
+        write_text(run_dir / folder.RECIPE, dump(recipe))
+        (run_dir / folder.RESULT).unlink(missing_ok=True)
+        if on_start:
+            on_start(run_dir)
+        if recipe.tracking.mlflow:
+            if shown:
+                adopt_identity(run_dir, opened.ledger.identity, joined=opened.ledger.joined)
+            launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
+        head = _Head(opened, run_dir, url, tuple(permitted), listen or _nobody, command, began)
+        status = "failed"
+        try:
+            head.begin()
+            head.work(opened.tune.workers if workers is None else workers)
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            head.end(status)
+            result = {"schema": 1, **identity, "status": status}
+            folder.write_json(run_dir / folder.RESULT, result)
+    return head.state.found
+
+
+class _Head:
+    """The one process of a machine that starts workers, looks after their trials, and writes down what they found."""
+
+    def __init__(
+        self,
+        opened: study.Opened,
+        run_dir: Path,
+        url: str,
+        permitted: tuple[str, ...],
+        listen: Listener,
+        command: str,
+        began: float,
+    ) -> None:
+        self._opened, self._ledger, self._run_dir = opened, opened.ledger, run_dir
+        self._url, self._permitted, self._listen = url, permitted, listen
+        self._command, self._began = command, began
+        self._crew: Crew | None = None
+        self._journal = Journal(run_dir / folder.JOURNAL, offset=0)
+        self._written: set[int] = set()
+        self._stillborn = 0
+        self.state = State()
+
+    def begin(self) -> None:
+        """Takes up what an earlier process of this folder has left, and makes the tickets."""
+        self._journal.write("started", 0, recipe=self._opened.ledger.study.study_name)
+        # The folder's lock is ours, so whoever worked in it is gone.
+        self._lost(self._ledger.lose(None, "its worker died", place=self._opened.place, counts=False), "failed")
+        trials = self._opened.tune.trials
+        if trials is not None:
+            self._ledger.fill(trials, own_point(self._opened.recipe))
+
+    def work(self, workers: int) -> None:
+        """Keeps so many workers at it until no trial waits or runs anywhere, or the time is over."""
+        tune, hours = self._opened.tune, self._opened.tune.hours
+        until = time.time() + 3600 * hours if hours else None
+        # Of two machines with workers of one name the samplers would draw the same numbers.
+        prefix = f"{self._opened.place[:8]}-" if self._ledger.joined else ""
+        crew = self._crew = Crew(
+            self._run_dir, self._url, [f"{prefix}{number}" for number in range(workers)], until, self._permitted
+        )
+        buried = time.monotonic()
+        while True:
+            trials = patiently(self._ledger.trials)
+            open_ = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+            over = until is not None and time.time() >= until
+            wanted = 0 if over else len(crew.idle) if tune.trials is None else open_[TrialState.WAITING]
+            for name in crew.idle[: max(0, wanted)]:
+                crew.start(name)
+            self._look()
+            rest = 0 if over or not workers else open_[TrialState.RUNNING] + open_[TrialState.WAITING]
+            if not crew.at_work and not rest and not (tune.trials is None and not over):
+                return
+            for heard in crew.hear(_LOOK):
+                self._hear(heard)
+            if time.monotonic() - buried > tune.heartbeat:
+                buried = time.monotonic()
+                patiently(self._ledger.bury)
+
+    def end(self, status: str) -> None:
+        """Ends the workers, gives their tickets back, and writes down what there is."""
+        if self._crew:
+            self._crew.stop()
+        if status != "finished":
+            why = "interrupted" if status == "interrupted" else "the study ended by an error"
+            self._lost(self._ledger.lose(None, why, place=self._opened.place, counts=False), "interrupted")
+        self.state.at_work = {}
+        self._look(status)
+        self._journal.close()
+        from snnsl_plugin.tuning import report
+
+        report.write(self._run_dir)
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _hear(self, heard: Heard) -> None:
+        said = heard.said
+        if said is None:
+            if heard.death:
+                lost = self._ledger.lose(Holder(self._opened.place, heard.worker), heard.death)
+                self._lost(lost, "failed", heard.death)
+                self._stillborn = 0 if lost else self._stillborn + 1
+                if self._stillborn >= _STILLBORN:
+                    raise SnnslError(f"{_STILLBORN} workers died before they began a trial: {heard.death}")
+            return
+        if said["event"] == "begun":
+            self._stillborn = 0
+            self.state.at_work[said["trial"]] = {"epoch": 0, "epochs": None, "accuracy": None}
+        elif said["event"] == "epoch":
+            self.state.at_work[said["trial"]] = {key: said[key] for key in ("epoch", "epochs", "accuracy")}
+        elif said["event"] == "ended":
+            self.state.at_work.pop(said["trial"], None)
+        self._listen(self.state)
+
+    def _lost(self, numbers: list[int], status: str, why: str = "its worker died") -> None:
+        mark_lost(self._run_dir, numbers, why, status)
+        for number in numbers:
+            self.state.at_work.pop(number, None)
+            self.state.said.append(f"trial {number}: {why}; its ticket is given to another worker")
+
+    def _look(self, status: str = "unfinished") -> None:
+        """Reads the study, and writes down what is new of it."""
+        found = patiently(
+            lambda: collect.collect(
+                self._opened, self._run_dir, status=status, command=self._command,
+                wall_s=time.perf_counter() - self._began,
+            )
+        )  # fmt: skip
+        if found | {"wall_s": 0} != self.state.found | {"wall_s": 0}:
+            folder.write_json(self._run_dir / collect.STUDY, found)
+        for row in found["trials"]:
+            if row["state"] in ("complete", "stopped", "failed") and row["number"] not in self._written:
+                self._written.add(row["number"])
+                self._journal.write("trial", row["number"], row["measures"], state=row["state"])
+                self.state.said.append(_sentence(row))
+        self.state.found = found
+        self._listen(self.state)
+        self.state.said = []
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    measures = ", ".join(f"{name} {value:,.4g}" for name, value in row["measures"].items())
+    return f"trial {row['number']} {row['state']}" + (f": {row['why'] or measures}" if row["why"] or measures else "")
+
+
+def _rehearse(recipe: Recipe) -> None:
+    """Says what cannot work before anything is made: the data, the network, the patterns, the rungs."""
+    block = study.tune_of(recipe)
+    if block.stop:
+        epochs_of(block.stop, recipe.train.epochs)
+    assemble.assemble(recipe, assemble.data(recipe))
+
+
+def _remembered(held: dict[str, Any] | None) -> str | None:
+    url = (held or {}).get("storage")
+    if url and ":***@" in url:
+        raise BadOption(f"the study is in {url}, and its password is kept nowhere: give --storage again")
+    return str(url) if url else None
+
+
+def _nobody(state: State) -> None:
+    """Nobody listens."""
