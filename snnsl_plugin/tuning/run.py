@@ -201,7 +201,7 @@ class _Head:
             self._crew.stop()
         if status != "finished":
             why = "interrupted" if status == "interrupted" else "the study ended by an error"
-            self._lost(self._ledger.lose(None, why, place=self._opened.place, counts=False), "interrupted")
+            self._lost(self._ledger.lose(None, why, place=self._opened.place, counts=False), "interrupted", why)
         self.state.at_work = {}
         self._look(status)
         self._journal.close()
