@@ -39,7 +39,6 @@ def run(
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     from snnsl_plugin.recipe.load import load
-
     from snnsl_plugin.training.torchrun import from_environment, together
 
     said = overrides or []

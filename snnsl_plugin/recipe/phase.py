@@ -7,7 +7,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -99,7 +98,7 @@ def train(
                 tree = _tree(made, saved, own)  # made by all ranks: their counts are added up
                 if ranks.leads:
                     checkpoint.save(run_dir / folder.CHECKPOINT, tree)
-            with ranks.agreed() if isinstance(event, Epoch) else nullcontext():  # one that stops it stops it for all
+            with ranks.agreed():  # one that stops it stops it for all
                 on_event(event)
         result: dict[str, Any] = saved["result"] or _finish(
             recipe, made, saved, run_dir, own, name, began, judge, ranks.leads
@@ -315,7 +314,7 @@ def _sizes(model: nn.Module) -> dict[str, int]:
     return {name: layer.weight.numel() for name, layer in weight_layers(model).items()}
 
 
-def _write(journal: Journal, event: Event, run_dir: Path, device: str) -> None:
+def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Path, device: str) -> None:
     if isinstance(event, Epoch):
         metrics = {
             "loss/train": event.loss,

@@ -96,17 +96,14 @@ def run(
                 on_start(run_dir)
             if recipe.tracking.mlflow and ranks.leads:
                 launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
-            try:
-                with ranks.running(f"start the same command again with --run-dir {run_dir} --resume"):
-                    result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
-            except (Exception, KeyboardInterrupt) as error:
-                status = _STATUS.get(type(error), "failed")
-                if ranks.leads:
-                    folder.write_json(
-                        run_dir / folder.RESULT,
-                        {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)},
-                    )
-                raise
+
+            def ended(error: BaseException) -> None:
+                if ranks.leads and isinstance(error, Exception | KeyboardInterrupt):
+                    told = {"status": _STATUS.get(type(error), "failed"), "error": str(error)}
+                    folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
+
+            with ranks.running(f"start the same command again with --run-dir {run_dir} --resume", ended):
+                result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
             if ranks.leads:
                 folder.write_json(run_dir / folder.RESULT, result)
                 _draw(run_dir)

@@ -36,8 +36,8 @@ def over_ranks(own: Mapping[str, tuple[Tensor, float]], device: torch.device) ->
         parts.append(torch.cat([counts.to(device), counts.new_tensor([slots]).to(device)]))
     total = torch.cat(parts)
     distributed.all_reduce(total)
-    split = zip(sizes, total.split([size + 1 for size in sizes.values()]), strict=True)
-    return {name: (part[:-1].clone(), float(part[-1])) for name, part in split}
+    summed = torch.split(total, [size + 1 for size in sizes.values()])
+    return {name: (part[:-1].clone(), float(part[-1])) for name, part in zip(sizes, summed, strict=True)}
 
 
 def is_first() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -92,6 +92,8 @@ class Ranks:
             yield
         except Exception as error:
             failed = error
+        if not self.sum(float(failed is not None))[0]:  # far cheaper than to send objects, and the usual case
+            return
         told: list[tuple[str, str, int] | None] = [None] * self.world_size
         distributed.all_gather_object(told, failed and _told(failed))
         if failed:
@@ -101,35 +103,29 @@ class Ranks:
                 _raise(rank, each)
 
     @contextmanager
-    def running(self, way_out: str) -> Iterator[None]:
-        """A block in which a rank that is gone is an error in one sentence, and SIGTERM an interrupt.
+    def running(self, way_out: str, at_end: Callable[[BaseException], None]) -> Iterator[None]:
+        """A block after whose failure something is written down, also where another rank is gone.
 
-        torchrun ends the ranks that are left with SIGTERM, a moment after one has ended. After an error signals are
-        ignored, so that the moment is long enough to write down how the run ended; the process is at its end anyway.
-        The next block takes them again.
+        torchrun ends the ranks that are left with SIGTERM a moment after one has ended, so signals are ignored
+        meanwhile.
 
         Args:
             way_out: how to go on, for the error.
+            at_end: is told what the block raises.
 
         Raises:
             LostRank: another rank is gone, or did not answer in the time that the process group allows.
         """
-        if self.world_size == 1:
-            yield
-            return
-        heard = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _interrupt) if heard else None
         try:
             yield
         except BaseException as error:
-            if heard:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-            if is_loss(error):
-                raise lost(self, error, way_out) from error
+            with _undisturbed() if self.world_size > 1 else nullcontext():
+                if self.world_size > 1 and is_loss(error):
+                    gone = lost(self, error, way_out)
+                    at_end(gone)
+                    raise gone from error
+                at_end(error)
             raise
-        if heard:
-            signal.signal(signal.SIGTERM, before)
 
 
 #: A process of its own.
@@ -152,15 +148,25 @@ def lost(ranks: Ranks, error: BaseException, way_out: str) -> LostRank:
                     f"on alone: {way_out}")  # fmt: skip
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's own
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(error: Exception) -> tuple[str, str, int]:
-    known = isinstance(error, SnnslError)
-    return type(error).__name__, str(error) if known else f"{type(error).__name__}: {error}", getattr(
-        error, "exit_status", 2
-    )
+    if not isinstance(error, SnnslError):
+        return "", f"{type(error).__name__}: {error}", 2
+    # A class of the caller's own, such as a reason to stop, goes by the name of ours that it is built on.
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return known.__name__, str(error), error.exit_status
 
 
 def _raise(rank: int, told: tuple[str, str, int]) -> NoReturn:

@@ -93,7 +93,9 @@ class SpikeRecorder:
         """
         counts = self.all_input_counts()
         if layer not in counts:
-            raise MissingStatistic(f"no input of {layer!r} was recorded: run the model inside the recorder's with block")
+            raise MissingStatistic(
+                f"no input of {layer!r} was recorded: run the model inside the recorder's with block"
+            )
         return counts[layer]
 
     def all_input_counts(self) -> dict[str, tuple[Tensor, float]]:
@@ -132,6 +134,9 @@ class SpikeRecorder:
 
     def _rates(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): counts / slots for key, (counts, slots) in self._summed(prefix).items()}
+
+    def _total(self, key: str) -> tuple[Tensor, float]:
+        return over_ranks({key: (self._counts[key], self._slots[key])}, self._device())[key]
 
     def _summed(self, prefix: str) -> dict[str, tuple[Tensor, float]]:
         # Without this every rank would make its own masks, and the replicas would part.

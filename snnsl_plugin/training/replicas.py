@@ -85,7 +85,8 @@ def copy_buffers_(model: nn.Module, ranks: Ranks) -> None:
     for buffers in by_kind.values():
         flat = torch.cat([buffer.flatten() for buffer in buffers])
         distributed.broadcast(flat, src=0)
-        for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
 
 
@@ -120,7 +121,7 @@ def check_same(model: nn.Module, ranks: Ranks, where: str) -> None:
         return
     own = 0
     for parameter in model.parameters():
-        own = zlib.crc32(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), own)
+        own = zlib.crc32(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), own)
     sums: list[int] = [0] * ranks.world_size
     distributed.all_gather_object(sums, own)
     apart = [rank for rank, each in enumerate(sums) if each != sums[0]]

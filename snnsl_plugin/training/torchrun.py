@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import distributed
 
 from snnsl_plugin.errors import BadOption, LostRank, SaidElsewhere, SnnslError
 from snnsl_plugin.training.ranks import ALONE, Ranks, is_loss, lost
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 #: How long a rank waits for the others, at most: as long as rank 0 may write, or read a set that only it has cached.
 PATIENCE = timedelta(minutes=10)
@@ -47,7 +53,8 @@ def together(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     Where a group is open already, it is used and stays open. Without torchrun, or with one process, nothing is opened.
 
     When the block raises, one rank raises what it met and the others `SaidElsewhere`, so that a command line that
-    prints errors prints one.
+    prints errors prints one. Within the block SIGTERM, by which torchrun ends the ranks that are left, is an interrupt.
+    After an error it is ignored: the process is at its end, and has something to say first.
 
     Args:
         patience: how long one rank waits for the others before it gives up.
@@ -64,25 +71,35 @@ def together(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
         yield ALONE
         return
     if not distributed.is_available():
-        raise BadOption(f"this torch has no torch.distributed, and {ranks.world_size} processes were started: start one")
+        raise BadOption(
+            f"this torch has no torch.distributed, and {ranks.world_size} processes were started: start one"
+        )
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     if distributed.is_initialized():
         yield Ranks.of_group(ranks.local_rank)
         return
     with_gpu = torch.cuda.is_available() and ranks.local_rank < torch.cuda.device_count()
-    store: distributed.Store | None = None
+    store: Store | None = None
+    heard = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if heard else None
     try:
         if with_gpu:
             torch.cuda.set_device(ranks.local_rank)
-        store = next(distributed.rendezvous("env://", timeout=patience))[0]
+        store = next(rendezvous("env://", timeout=patience))[0]
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if with_gpu and distributed.is_nccl_available() else "gloo",
-            store=distributed.PrefixStore("snnsl", store),
+            store=PrefixStore("snnsl", store),
             rank=ranks.rank,
             world_size=ranks.world_size,
             timeout=patience,
         )
         yield ranks
     except BaseException as error:
+        if heard:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not _speaks(store):
             said = SaidElsewhere("another process of this run says what went wrong")
             said.exit_status = _status(error)
@@ -92,9 +109,15 @@ def together(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
         raise
     # Only now: after an error the process ends, and taking leave of a rank that is gone can wait forever.
     distributed.destroy_process_group()
+    if heard:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _speaks(store: distributed.Store | None) -> bool:
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _speaks(store: Store | None) -> bool:
     """Whether this rank is the first that has something to say. torchrun's own process keeps the store."""
     if store is None:
         return True
