@@ -45,10 +45,16 @@ RECIPE = (
 )
 
 
-def recipe(*changes: str) -> Recipe:
+def words(*changes: str) -> list[str]:
     """A tiny recipe with statistics that live from one epoch to the next, and random numbers wherever there can be."""
     keys = {change.partition("=")[0] for change in changes}
-    return load("digits", [word for word in RECIPE if word.partition("=")[0] not in keys] + list(changes))
+    kept = [word for word in RECIPE if not {word.partition("=")[0], word.partition(".")[0]} & keys]
+    return kept + list(changes)
+
+
+def recipe(*changes: str) -> Recipe:
+    """The recipe of `words`."""
+    return load("digits", words(*changes))
 
 
 class Pictures:
@@ -92,7 +98,7 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     how = {"every": "3it", "until": "100%", "total_steps": STEPS, "sample_every": 1}
     if case == "stds":
-        pruner = DynamicPruner(model, optimizer, "stds", **how)
+        pruner = DynamicPruner(model, optimizer, "stds", threshold=schedules.linear(first=0.0, last=0.1), **how)
     else:
         pruner = DynamicPruner(
             model, optimizer, growth="gradient", distribution="uniform", swap=schedules.constant(value=0.3),
