@@ -22,7 +22,11 @@ from snnsl_plugin.training.loop import Training, fit
 from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.ranks import ALONE, Ranks
 
-SAMPLES, BATCH, EPOCHS = 29, 7, 4  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
+SAMPLES, BATCH, EPOCHS = (
+    29,
+    7,
+    4,
+)  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
 CASES = ("plain", "norm", "fisher", "stds", "virtual", "self", "sparse")

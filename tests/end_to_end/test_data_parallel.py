@@ -1,4 +1,4 @@
-"""One recipe over several ranks: what one process would have trained, the same everywhere, and resumable after a kill."""
+"""One recipe over several ranks: what one process would have trained, equal everywhere, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_killed_rank_ends_the_job_with_a_sentence_and_the_run_goes_on(job, tmp
 
 
 def test_what_one_rank_alone_meets_in_an_epoch_ends_all(job, tmp_path):
-    status, out, err = job(HERE / "data_parallel_worker.py", tmp_path, "spoilt").end(LIMIT)
+    status, _, err = job(HERE / "data_parallel_worker.py", tmp_path, "spoilt").end(LIMIT)
     assert status != 0
     assert "sample 3 is damaged" in err
     told = read(tmp_path / "spoilt")
