@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +100,8 @@ def run(
             def ended(error: BaseException) -> None:
                 if ranks.leads and isinstance(error, Exception | KeyboardInterrupt):
                     told = {"status": _STATUS.get(type(error), "failed"), "error": str(error)}
-                    folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
+                    with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
+                        folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
 
             with ranks.running(f"start the same command again with --run-dir {run_dir} --resume", ended):
                 result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
