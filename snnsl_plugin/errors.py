@@ -73,6 +73,18 @@ class Stopped(SnnslError):
     """A training that somebody else ended early on purpose; it is no failure."""
 
 
+class LostRank(SnnslError):
+    """Another process that trains the same network has ended or fallen silent."""
+
+
+class RankFailed(SnnslError):
+    """What another process that trains the same network has met; `exit_status` is that of its error."""
+
+
+class SaidElsewhere(SnnslError):
+    """A failure that another process of the same run has put into words; `exit_status` is that of the failure."""
+
+
 class Diverged(SnnslError):
     """Loss, scores or weights are no longer finite."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from snnsl_plugin.errors import SnnslError
+from snnsl_plugin.errors import SaidElsewhere, SnnslError
 
 INTERRUPTED = 130
 
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not str(error):  # the help was asked for by saying nothing, and is printed
             return 1
         return _say(f"{error} (see: {context.command_path if context else 'snnsl'} --help)", 1)
+    except SaidElsewhere as error:  # one of several processes speaks for all
+        return error.exit_status
     except SnnslError as error:
         return _say(str(error), error.exit_status)
     except (typer.Abort, KeyboardInterrupt):

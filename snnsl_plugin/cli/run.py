@@ -39,11 +39,13 @@ def run(
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     from snnsl_plugin.recipe.load import load
+    from snnsl_plugin.training.torchrun import from_environment, together
 
     said = overrides or []
-    loaded = load(recipe, [*said, *own(model, data, recipe=recipe, overrides=said)])
+    given = [*said, *own(model, data, recipe=recipe, overrides=said)]
     if dry_run:
-        _show(loaded, as_json)
+        if from_environment().leads:
+            _show(load(recipe, given), as_json)
         return
     from snnsl_plugin.cli.progress import Progress
     from snnsl_plugin.cli.table import print_result
@@ -52,24 +54,29 @@ def run(
 
     begun: list[Path] = []
     try:
-        with Progress(loaded.train.epochs, quiet=quiet) as progress:
-            result = runner.run(
-                loaded,
-                run_dir=run_dir,
-                resume=resume,
-                on_event=progress.show,
-                on_start=begun.append,
-                name=name_of(Path(recipe)),
-            )
+        with together() as ranks:
+            loaded = load(recipe, given)
+            with Progress(loaded.train.epochs, quiet=quiet or not ranks.leads) as progress:
+                result = runner.run(
+                    loaded,
+                    run_dir=run_dir,
+                    resume=resume,
+                    on_event=progress.show,
+                    on_start=begun.append,
+                    name=name_of(Path(recipe)),
+                    ranks=ranks,
+                )
     except KeyboardInterrupt:
         if not begun:
             typer.echo("interrupted before the training began; nothing was written", err=True)
         else:
             flags = [word for flag in (("--model", model), ("--data", data)) if flag[1] is not None for word in flag]
-            words = ["snnsl", "run", recipe, *said, *flags, "--run-dir", str(begun[0]), "--resume"]
+            words = [*_command(), "run", recipe, *said, *flags, "--run-dir", str(begun[0]), "--resume"]
             again = shlex.join(map(str, words))
             typer.echo(f"interrupted; to go on: {again}", err=True)
         raise typer.Exit(130) from None
+    if not ranks.leads:
+        return
     if as_json:
         print(json.dumps(result, indent=1))
     else:
@@ -77,6 +84,11 @@ def run(
         if loaded.tracking.mlflow and not loaded.tracking.uri and "MLFLOW_TRACKING_URI" not in os.environ:
             store = default_uri(begun[0].resolve().parent)
             typer.echo(f"all runs side by side: mlflow ui --backend-store-uri {store}")
+
+
+def _command() -> list[str]:
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    return ["snnsl"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "snnsl_plugin"]
 
 
 def _show(loaded: object, as_json: bool) -> None:

@@ -63,12 +63,42 @@ class Loader:
         Raises:
             BadData: a sample holds NaN or an infinity, or samples of one batch differ in shape.
         """
+        for indices in self._order(generator):
+            yield self._encoded(indices)
+
+    def shares(
+        self, generator: torch.Generator, rank: int, world_size: int
+    ) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+        """One epoch for one of several processes: of each batch its samples number rank, rank + world_size, ...
+
+        The batches are those of `epoch`, given the same generator. Only the own samples are decoded, augmented and
+        encoded. A batch with fewer samples than processes leaves some without; they get its first one, marked as 0.
+
+        Args:
+            generator: decides the order, and is the same in every process.
+            rank: this process, from 0.
+            world_size: how many processes share each batch.
+
+        Yields:
+            x, y, how many samples of the batch they are, and how many samples the batch has.
+
+        Raises:
+            BadData: as `epoch`, in the process that meets it.
+        """
+        for indices in self._order(generator):
+            own = indices[rank::world_size]
+            x, y = self._encoded(own if len(own) else indices[:1])
+            yield x, y, len(own), len(indices)
+
+    def _order(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         count = len(self.dataset)
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        for indices in torch.split(order, self.batch_size)[: len(self)]:
-            x, y = self._batch(indices)
-            self._check_finite(x, indices)
-            yield (x if self.encoder is None else self.encoder(x)), y
+        return torch.split(order, self.batch_size)[: len(self)]
+
+    def _encoded(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = self._batch(indices)
+        self._check_finite(x, indices)
+        return (x if self.encoder is None else self.encoder(x)), y
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         batch = getattr(self.dataset, "batch", None)

@@ -192,8 +192,8 @@ class _Counting(SpikeRecorder):
     def spikes(self, key: str) -> Spikes | None:
         if key not in self._counts:
             return None
-        counts, slots = self._summed(key)
-        return Spikes(counts.cpu(), self._summed(f"ones/{key}")[0].cpu(), slots)
+        counts, slots = self._total(key)
+        return Spikes(counts.cpu(), self._total(f"ones/{key}")[0].cpu(), slots)
 
 
 class _Gradients:

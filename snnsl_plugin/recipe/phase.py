@@ -23,7 +23,7 @@ from snnsl_plugin.metrics.measure import Measurement, measure
 from snnsl_plugin.metrics.memory import peak_memory_mib
 from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.metrics.system import system_metrics
-from snnsl_plugin.recipe import compact, folder
+from snnsl_plugin.recipe import compact, data_parallel, folder
 from snnsl_plugin.recipe.assemble import Assembled, Data, assemble
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import dump
@@ -33,6 +33,7 @@ from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate
 from snnsl_plugin.training.loop import batches, fit
 from snnsl_plugin.training.pruner import DynamicPruner
+from snnsl_plugin.training.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
 OnEvent = Callable[[Event], None]
@@ -47,6 +48,7 @@ def train(
     name: str,
     judge: Literal["test", "validation"] = "test",
     counted: Collection[int] = (),
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains the network of a recipe in a folder, going on from its checkpoint if there is one.
 
@@ -58,6 +60,7 @@ def train(
         name: the recipe's name.
         judge: the part that the trained network is measured on; the test set is only read for `test`.
         counted: numbers of the epochs whose events tell connections and operations.
+        ranks: the processes that train it together; rank 0 alone reads and writes the folder.
 
     Returns:
         The result, written to `result.json` but for what the run as a whole adds.
@@ -66,41 +69,51 @@ def train(
         SnnslError: see `fit`; the result then says `failed`.
     """
     own = digest(recipe)
-    folder.write_json(run_dir / folder.IDENTITY, {"name": name, "digest": own, "seed": recipe.seed})
-    checkpoint.write_text(run_dir / folder.RECIPE, dump(recipe))
-    made = assemble(recipe, parts)
-    saved = _resume(made, run_dir, own)
-    with Journal(run_dir / folder.JOURNAL, offset=saved["journal"]) as journal:
+    if ranks.leads:
+        folder.write_json(run_dir / folder.IDENTITY, {"name": name, "digest": own, "seed": recipe.seed})
+        checkpoint.write_text(run_dir / folder.RECIPE, dump(recipe))
+    with ranks.agreed():
+        made = assemble(recipe, parts)
+    saved = _resume(made, run_dir, own, ranks)
+    with data_parallel.journal(run_dir / folder.JOURNAL, saved["journal"], ranks) as journal:
         if not saved["epoch"]:
             journal.write("started", 0, recipe=name, digest=own, dataset=parts.splits.source, layers=_sizes(made.model))
         began = time.perf_counter() - saved["wall"]
         training = fit(
             made.model, parts.train, parts.validation, made.optimizer, replace(made.how, counted=counted),
             pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, epochs_done=saved["epoch"],
+            ranks=ranks,
         )  # fmt: skip
-        system_metrics(run_dir, made.how.device)  # the processor's use is counted from here
+        if ranks.leads:
+            system_metrics(run_dir, made.how.device)  # the processor's use is counted from here
         for event in training:
-            _write(journal, event, run_dir, made.how.device)
+            if ranks.leads:
+                _write(journal, event, run_dir, made.how.device)
             if isinstance(event, Epoch):
                 saved["epoch"], saved["wall"] = event.epoch, time.perf_counter() - began
                 saved["seconds"].append(event.seconds)
                 _select(saved, event, made)
                 journal.sync()  # the checkpoint must not count lines that a power cut could still take
                 saved["journal"] = journal.offset
-                checkpoint.save(run_dir / folder.CHECKPOINT, _tree(made, saved, own))
-            on_event(event)
-        result: dict[str, Any] = saved["result"] or _finish(recipe, made, saved, run_dir, own, name, began, judge)
+                tree = _tree(made, saved, own)  # made by all ranks: their counts are added up
+                if ranks.leads:
+                    checkpoint.save(run_dir / folder.CHECKPOINT, tree)
+            with ranks.agreed():  # one that stops it stops it for all
+                on_event(event)
+        result: dict[str, Any] = saved["result"] or _finish(
+            recipe, made, saved, run_dir, own, name, began, judge, ranks.leads
+        )
         read = {"accuracy/test": result["accuracy"]["test"]} if judge == "test" else {}
         journal.write("finished", saved["epoch"] * len(parts.train), read)
     return result
 
 
-def _resume(made: Assembled, run_dir: Path, own: str) -> dict[str, Any]:
+def _resume(made: Assembled, run_dir: Path, own: str, ranks: Ranks) -> dict[str, Any]:
     fresh = {"epoch": 0, "wall": 0.0, "seconds": [], "best": None, "journal": 0, "result": None}
     path = run_dir / folder.CHECKPOINT
-    if not path.is_file():
+    tree = ranks.first(lambda: checkpoint.load(path) if path.is_file() else None)
+    if tree is None:
         return fresh
-    tree = checkpoint.load(path)
     if tree.get("digest") != own:
         raise BadCheckpoint(f"{path} belongs to another recipe: resume with {run_dir / folder.RECIPE}")
     try:
@@ -198,6 +211,7 @@ def _finish(
     name: str,
     began: float,
     judge: Literal["test", "validation"],
+    writes: bool,
 ) -> dict[str, Any]:
     """Reads the test set, once, for the last and for the selected epoch, and writes the finished checkpoint.
 
@@ -276,9 +290,11 @@ def _finish(
     if isinstance(pruner, compact.Cutting):
         compact.save(run_dir, model, pruner)
     progress = saved | {"best": None, "result": result}
-    checkpoint.save(
-        run_dir / folder.CHECKPOINT, {"digest": own, "progress": progress, "model": model.state_dict(), "masks": masks}
-    )
+    if writes:
+        checkpoint.save(
+            run_dir / folder.CHECKPOINT,
+            {"digest": own, "progress": progress, "model": model.state_dict(), "masks": masks},
+        )
     return result
 
 
@@ -298,7 +314,7 @@ def _sizes(model: nn.Module) -> dict[str, int]:
     return {name: layer.weight.numel() for name, layer in weight_layers(model).items()}
 
 
-def _write(journal: Journal, event: Event, run_dir: Path, device: str) -> None:
+def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Path, device: str) -> None:
     if isinstance(event, Epoch):
         metrics = {
             "loss/train": event.loss,

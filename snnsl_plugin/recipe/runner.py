@@ -11,13 +11,14 @@ import torch
 
 from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.errors import RunFolderInUse, Stopped
-from snnsl_plugin.recipe import assemble, folder, phase
+from snnsl_plugin.recipe import assemble, data_parallel, folder, phase
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.status import mlflow_run_id
 from snnsl_plugin.training.events import Event
+from snnsl_plugin.training.ranks import ALONE, Ranks
 
 #: how a run ended that an error ended
 _STATUS: dict[type[BaseException], str] = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
@@ -37,6 +38,7 @@ def run(
     root: Path = Path("runs"),
     judge: Judge = "test",
     counted: Collection[int] = (),
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains what a recipe says and leaves a run folder: recipe, journal, checkpoint, result, figures, report.
 
@@ -54,13 +56,17 @@ def run(
         judge: the part that the trained network is measured on. With `validation` the test set is not read, and its
             accuracies are None: for whoever chooses among many runs.
         counted: numbers of the epochs of the sparse network whose events also tell connections and operations.
+        ranks: the processes that train it together, each of which makes this call with the same recipe. Rank 0 alone
+            chooses, reads and writes the folder; `on_event` and `on_start` are told on every rank. An error that `run`
+            raises on one rank alone leaves the group unusable: let the process end.
 
     Returns:
         The content of `result.json`, the dense baseline's under "dense".
 
     Raises:
         UsageError: recipe, data or call are wrong; nothing was trained.
-        SnnslError: the run failed; `result.json` says so and the run can be resumed.
+        SnnslError: the run failed; `result.json` says so and the run can be resumed. On the ranks that are left, a
+            `LostRank` where another has ended.
         Stopped: raised by `on_event`, to end the run early: its status is `stopped`.
     """
     if not isinstance(recipe, Recipe):
@@ -68,35 +74,41 @@ def run(
         recipe = load(recipe)
     name, tell = name or "run", on_event or _ignore
     with _settings(recipe):
-        parts = assemble.data(recipe)
-        assemble.assemble(recipe, parts)  # a rehearsal: what cannot work is said before the dense baseline is trained
-        run_dir = folder.choose(name, digest(recipe), run_dir=run_dir, resume=resume, root=root)
-        with folder.held(run_dir):
-            done = folder.result(run_dir)
+        data_parallel.check(recipe, ranks)
+        with ranks.agreed():
+            parts = assemble.data(recipe)
+            assemble.assemble(recipe, parts)  # a rehearsal: what cannot work is said before the dense one is trained
+        asked = run_dir
+        run_dir = ranks.first(lambda: folder.choose(name, digest(recipe), run_dir=asked, resume=resume, root=root))
+        with data_parallel.held(run_dir, ranks):
+            done = ranks.first(lambda: folder.result(run_dir))
             if done and done["status"] == "finished":
                 if not resume:
                     raise RunFolderInUse(f"{run_dir} was taken by another run in this moment: choose another --run-dir")
                 if on_start:
                     on_start(run_dir)
-                if not (run_dir / folder.REPORT).is_file():  # killed while it was drawn
+                if ranks.leads and not (run_dir / folder.REPORT).is_file():  # killed while it was drawn
                     _draw(run_dir)
                 return done
-            folder.write_json(run_dir / folder.IDENTITY, _identity(recipe, name))
+            if ranks.leads:
+                folder.write_json(run_dir / folder.IDENTITY, _identity(recipe, name))
             if on_start:
                 on_start(run_dir)
-            if recipe.tracking.mlflow:
+            if recipe.tracking.mlflow and ranks.leads:
                 launch(run_dir, uri=recipe.tracking.uri, experiment=recipe.tracking.experiment or name)
-            try:
-                result = _phases(recipe, run_dir, parts, tell, name, judge, counted)
-            except (Exception, KeyboardInterrupt) as error:
-                status = _STATUS.get(type(error), "failed")
-                ended = {"schema": 1, **_identity(recipe, name), "status": status, "error": str(error)}
-                with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
-                    folder.write_json(run_dir / folder.RESULT, ended)
-                raise
-            folder.write_json(run_dir / folder.RESULT, result)
-            _draw(run_dir)
-    return result
+
+            def ended(error: BaseException) -> None:
+                if ranks.leads and isinstance(error, Exception | KeyboardInterrupt):
+                    told = {"status": _STATUS.get(type(error), "failed"), "error": str(error)}
+                    with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
+                        folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
+
+            with ranks.running(f"start the same command again with --run-dir {run_dir} --resume", ended):
+                result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
+            if ranks.leads:
+                folder.write_json(run_dir / folder.RESULT, result)
+                _draw(run_dir)
+            return ranks.first(lambda: result)  # every rank has what rank 0 has written
 
 
 def preview(recipe: Recipe) -> dict[str, Any]:
@@ -143,23 +155,28 @@ def _phases(
     name: str,
     judge: Judge,
     counted: Collection[int],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     dense = None
     if recipe.dense_baseline:
         dense_dir = run_dir / "dense"
-        dense = folder.result(dense_dir)
+        dense = ranks.first(lambda: folder.result(dense_dir))
         if dense is None or dense["status"] != "finished":
-            dense_dir.mkdir(exist_ok=True)
+            if ranks.leads:
+                dense_dir.mkdir(exist_ok=True)
             baseline = dense_recipe(recipe)
             dense = phase.train(
-                baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense", judge=judge
-            )
-            folder.write_json(dense_dir / folder.RESULT, dense)
+                baseline, dense_dir, parts, lambda event: tell("dense", event), name=f"{name}-dense", judge=judge,
+                ranks=ranks,
+            )  # fmt: skip
+            if ranks.leads:
+                folder.write_json(dense_dir / folder.RESULT, dense)
     result = phase.train(
-        recipe, run_dir, parts, lambda event: tell("sparse", event), name=name, judge=judge, counted=counted
-    )
+        recipe, run_dir, parts, lambda event: tell("sparse", event), name=name, judge=judge, counted=counted,
+        ranks=ranks,
+    )  # fmt: skip
     result["wall_s"] += dense["wall_s"] if dense else 0.0
-    result["mlflow_run_id"] = mlflow_run_id(run_dir)
+    result["mlflow_run_id"] = mlflow_run_id(run_dir) if ranks.leads else None
     result["dense"] = dense
     result["accuracy"]["dense_test"] = dense["accuracy"]["test"] if dense else None
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
@@ -22,6 +23,8 @@ from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.clipping import clip_
 from snnsl_plugin.training.distiller import cross_entropy
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
+from snnsl_plugin.training.ranks import ALONE, Ranks
+from snnsl_plugin.training.replicas import check_reached, check_same, copy_buffers_, replicated, shared
 from snnsl_plugin.training.seeds import derived, generator
 
 LEARNING_RATES = {"constant": constant(value=1.0), "cosine": cosine(first=1.0, last=0.0)}
@@ -106,11 +109,17 @@ def fit(
     distiller: Loss | None = None,
     scaler: GradScaler | None = None,
     epochs_done: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Trains, and yields a `Step` a batch, a `MaskUpdate` where one was due, and an `Epoch` after each validation.
 
     Each epoch seeds torch's global generator. While the caller holds an `Epoch`, nothing is half done: that is the
     moment to write a checkpoint.
+
+    Several ranks share each batch of `train` and take the same steps. Random numbers of augmentation, encoders and
+    dropout differ from rank to rank; buffers are those of rank 0. A `Step` has the loss of the rank's own share, an
+    `Epoch` that of all. Every rank validates on the whole part, so that none waits long for another, and tells what
+    rank 0 has found.
 
     Args:
         model: takes (T, N, ...), returns (T, N, K) logits; its neurons are reset before every batch.
@@ -123,9 +132,10 @@ def fit(
         scaler: scales the loss; `scaler_for(how)` where omitted. To resume under `amp` on a GPU, pass one and keep its
             state.
         epochs_done: epochs that a resumed run has behind it.
+        ranks: the processes that train this network together; each calls `fit` and takes every event.
 
     Raises:
-        BadOption: an unknown learning rate schedule.
+        BadOption: an unknown learning rate schedule; several ranks, and batches or a network that they cannot share.
         Diverged: the loss is not finite.
     """
     if how.lr_schedule not in LEARNING_RATES:
@@ -135,30 +145,38 @@ def fit(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     regularizer = pruner if isinstance(pruner, Regularizer) else None
+    replica = replicated(model, ranks)
+    own_stream = ("rank", ranks.rank) if ranks.rank else ()
     step = epochs_done * len(train)
     if distiller and step == 0:
         distiller.observe(model, 0)
     for epoch in range(epochs_done + 1, how.epochs + 1):
-        torch.manual_seed(derived(how.seed, "epoch", epoch))
+        torch.manual_seed(derived(how.seed, "epoch", epoch, *own_stream))
         model.train()
-        began, losses, right, seen = time.perf_counter(), 0.0, 0, 0
-        for x, target in train.epoch(generator(how.seed, "order", epoch)):
+        began, losses, right, seen = time.perf_counter(), 0.0, 0.0, 0.0
+        for x, target, weight in shared(train, generator(how.seed, "order", epoch), ranks):
             x, target = x.to(how.device), target.to(how.device)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(step / total)
             reset_(model)
+            # What a rank without a sample is given must not be counted, and statistics go by uncounted in eval mode.
+            if ranks.world_size > 1:
+                model.train(weight > 0)
             with torch.autocast(how.device, enabled=how.amp):
-                logits = model(x)
+                logits = replica(x)
                 if distiller:
                     loss = distiller.loss(logits, target, x=x, label_smoothing=how.label_smoothing)
                 else:
                     loss = cross_entropy(logits, target, label_smoothing=how.label_smoothing)
-            if not bool(torch.isfinite(loss)):
+            mean = ranks.sum(float(loss.detach()) * weight if weight else 0.0)[0] / ranks.world_size
+            if not math.isfinite(mean):
                 raise Diverged(
-                    f"the loss is {float(loss.detach())} at step {step + 1} (epoch {epoch}): lower "
+                    f"the loss is {mean} at step {step + 1} (epoch {epoch}): lower "
                     "train.optimizer.lr, or set train.clip, e.g. 1.0"
                 )
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+            if step == epochs_done * len(train):
+                check_reached(model, ranks)
             scaler.unscale_(optimizer)  # clipping, criteria and growths want the gradients as they are
             if regularizer:
                 regularizer.regularize_()
@@ -170,21 +188,25 @@ def fit(
             scale = scaler.get_scale()
             scaler.update()
             step += 1
+            copy_buffers_(model, ranks)
             change = pruner.step(applied=scaler.get_scale() >= scale) if pruner else None
             if distiller:
                 distiller.observe(model, step)
             optimizer.zero_grad()
-            losses += float(loss.detach()) * len(target)
-            right += int((logits.detach().mean(0).argmax(-1) == target).sum())
-            seen += len(target)
+            if weight:
+                losses += float(loss.detach()) * len(target)
+                right += int((logits.detach().mean(0).argmax(-1) == target).sum())
+                seen += len(target)
             yield Step(step, total, loss.detach())
             if change:
                 yield change
         seconds = time.perf_counter() - began
+        losses, right, seen = ranks.sum(losses, right, seen)
+        check_same(model, ranks, f"after epoch {epoch}")
         reset_(model)
         counted = epoch in how.counted
         checked = measure(model, batches(validation, how.device), synops=counted)
-        yield Epoch(
+        event = Epoch(
             epoch=epoch,
             epochs=how.epochs,
             step=step,
@@ -200,6 +222,7 @@ def fit(
             synops_per_sample=checked.synops_per_sample,
             energy_pj_per_sample=checked.energy_pj_per_sample.get("total"),
         )
+        yield ranks.first(lambda event=event: event)  # type: ignore[misc]
 
 
 def _connections(model: nn.Module, part: Batches, device: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -229,7 +229,11 @@ class DynamicPruner:
         self._unmount()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs: plain data and tensors."""
+        """All that a resumed run needs: plain data and tensors.
+
+        Where several processes train the network, the spike counts in it are those of all of them: every rank makes
+        this call, and whichever of them goes on, alone or with others, loads the same state on every rank.
+        """
         return {
             "rule": self._rule.name,
             "step": self.step_number,
@@ -317,10 +321,10 @@ class DynamicPruner:
             for name in self.prunable:
                 drop_dead_(self._weights[name].data, self._states[name])
 
-    def _layers(self) -> list[Layer]:
-        return [self._layer(name) for name in self._modules]
+    def _layers(self, recorded: Mapping[str, dict[str, Any]] | None = None) -> list[Layer]:
+        return [self._layer(name, (recorded or {}).get(name, {})) for name in self._modules]
 
-    def _layer(self, name: str) -> Layer:
+    def _layer(self, name: str, recorded: dict[str, Any]) -> Layer:
         weight = self._weights[name]
         if name not in self._generators:
             return Layer(name, weight, self._states[name], prunable=False)
@@ -332,7 +336,7 @@ class DynamicPruner:
             grad=weight.grad,
             momentum=newborn.momentum(self._optimizer, weight),
             generator=self._generators[name],
-            **self._statistics.of(name),
+            **recorded,
         )
 
     @torch.no_grad()
@@ -340,7 +344,7 @@ class DynamicPruner:
         hard = not self._rule.effective
         before = {name: self._states[name]["mask"].clone() for name in self._generators} if hard else {}
         progress = self._when.progress(self.step_number)
-        change = update(self._rule.update, self._layers(), progress)
+        change = update(self._rule.update, self._layers(self._statistics.all()), progress)
         self._set(change.states)
         for name, was in before.items():
             now, weight = self._states[name]["mask"], self._weights[name]

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from snnsl_plugin.anatomy import LAYERS, channel_axis_of, neurons, weight_layers
 from snnsl_plugin.core.spikes import spikes_per_channel
 from snnsl_plugin.errors import MissingStatistic, NothingMatched
+from snnsl_plugin.training.pooling import is_first, over_ranks
 
 
 class SpikeRecorder:
@@ -90,11 +91,16 @@ class SpikeRecorder:
         Raises:
             MissingStatistic: no forward pass was recorded.
         """
-        return self._summed(f"input/{layer}")
+        counts = self.all_input_counts()
+        if layer not in counts:
+            raise MissingStatistic(
+                f"no input of {layer!r} was recorded: run the model inside the recorder's with block"
+            )
+        return counts[layer]
 
-    def has_input(self, layer: str) -> bool:
-        """Whether a forward pass of this layer was recorded."""
-        return f"input/{layer}" in self._counts
+    def all_input_counts(self) -> dict[str, tuple[Tensor, float]]:
+        """`input_counts` of every layer of which a forward pass was recorded, on whichever rank."""
+        return {key.removeprefix("input/"): counts for key, counts in self._summed("input/").items()}
 
     def input_rates(self) -> dict[str, Tensor]:
         """Fraction of non-zero inputs per channel of each recorded layer: shape (C,), in [0, 1]."""
@@ -108,13 +114,18 @@ class SpikeRecorder:
         return self._rates("output/")
 
     def state_dict(self) -> dict[str, Tensor | float]:
-        """The counts so far, plain tensors and numbers."""
-        return {f"counts/{k}": v for k, v in self._counts.items()} | {f"slots/{k}": v for k, v in self._slots.items()}
+        """The counts so far, over all ranks: plain tensors and numbers."""
+        totals = self._summed("")
+        counts: dict[str, Tensor | float] = {f"counts/{key}": counted for key, (counted, _) in totals.items()}
+        return counts | {f"slots/{key}": slots for key, (_, slots) in totals.items()}
 
     def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
-        """Goes on from the counts of `state_dict`."""
+        """Goes on from the counts of `state_dict`, however many ranks made them.
+
+        Rank 0 takes them all and the others start from nothing, so that the sum over ranks is right.
+        """
         self.clear()
-        for key, value in state.items():
+        for key, value in state.items() if is_first() else ():
             what, _, name = key.partition("/")
             if isinstance(value, Tensor):
                 self._counts[name] = value.clone()
@@ -122,25 +133,19 @@ class SpikeRecorder:
                 self._slots[name] = value
 
     def _rates(self, prefix: str) -> dict[str, Tensor]:
-        rates = {}
-        for key in [key for key in self._counts if key.startswith(prefix)]:
-            counts, slots = self._summed(key)
-            rates[key.removeprefix(prefix)] = counts / slots
-        return rates
+        return {key.removeprefix(prefix): counts / slots for key, (counts, slots) in self._summed(prefix).items()}
 
-    def _summed(self, key: str) -> tuple[Tensor, float]:
-        if key not in self._counts:
-            kind, _, name = key.partition("/")
-            raise MissingStatistic(
-                f"no {kind} of {name!r} was recorded: run the model inside the recorder's with block"
-            )
-        counts, slots = self._counts[key].clone(), self._slots[key]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Without this every rank would make its own masks, and the replicas would part.
-            both = torch.cat([counts, counts.new_tensor([slots])])
-            torch.distributed.all_reduce(both)
-            counts, slots = both[:-1], float(both[-1])
-        return counts, slots
+    def _total(self, key: str) -> tuple[Tensor, float]:
+        return over_ranks({key: (self._counts[key], self._slots[key])}, self._device())[key]
+
+    def _summed(self, prefix: str) -> dict[str, tuple[Tensor, float]]:
+        # Without this every rank would make its own masks, and the replicas would part.
+        own = {key: (counts, self._slots[key]) for key, counts in self._counts.items() if key.startswith(prefix)}
+        return over_ranks(own, self._device())
+
+    def _device(self) -> torch.device:
+        modules = (*self._layers.values(), *self._neurons.values())
+        return next((each.device for module in modules for each in module.parameters()), torch.device("cpu"))
 
     def _input_hook(self, name: str):  # type: ignore[no-untyped-def]
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -68,11 +68,17 @@ class Statistics:
 
     def of(self, name: str) -> dict[str, Any]:
         """The statistics of one layer, as fields of `Layer`; those not recorded are absent."""
-        fields: dict[str, Any] = {}
+        return self.all().get(name, {})
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """The statistics of every layer, over all ranks: a collective call where there are several."""
+        fields: dict[str, dict[str, Any]] = {name: {} for name in self._weights}
         if self._squares:
-            fields["grad_square"] = self._grad_square[name] / self._squares
-        if self._recorder and self._recorder.has_input(name):
-            fields["pre_spikes"], fields["pre_slots"] = self._recorder.input_counts(name)
+            for name, total in self._grad_square.items():
+                fields[name]["grad_square"] = total / self._squares
+        if self._recorder:
+            for name, (counts, slots) in self._recorder.all_input_counts().items():
+                fields[name] |= {"pre_spikes": counts, "pre_slots": slots}
         return fields
 
     def rates(self) -> dict[str, float]:

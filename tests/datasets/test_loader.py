@@ -98,3 +98,36 @@ def test_a_batch_size_below_one_and_an_empty_epoch_are_refused():
         Loader(pictures(), 0)
     with pytest.raises(BadOption, match="lower batch_size"):
         Loader(pictures(), 11, drop_last=True)
+
+
+def test_two_processes_take_every_second_sample_of_each_batch():
+    own = [list(Loader(pictures(9), 4, encoder=direct(T=3)).shares(torch.Generator(), rank, 2)) for rank in range(2)]
+    assert [[(y.tolist(), n, whole) for _, y, n, whole in each] for each in own] == [
+        [([0, 2], 2, 4), ([4, 6], 2, 4), ([8], 1, 1)],
+        [([1, 3], 2, 4), ([5, 7], 2, 4), ([8], 0, 1)],  # without a sample, it gets the first one and does not own it
+    ]
+    assert own[0][0][0].shape == (3, 2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_shares_are_the_batches_of_one_process_dealt_out(world_size, drop_last):
+    def loader():
+        return Loader(pictures(23), 5, shuffle=True, drop_last=drop_last)
+
+    whole = [y for _, y in loader().epoch(torch.Generator().manual_seed(4))]
+    shares = [list(loader().shares(torch.Generator().manual_seed(4), rank, world_size)) for rank in range(world_size)]
+    for number, batch in enumerate(whole):
+        mine = [each[number] for each in shares]
+        assert sorted(y for _, part, own, _ in mine for y in part[:own].tolist()) == sorted(batch.tolist())
+        assert [own for _, _, own, _ in mine] == [len(batch[rank::world_size]) for rank in range(world_size)]
+        assert {size for *_, size in mine} == {len(batch)}
+    assert {len(each) for each in shares} == {len(whole)}
+
+
+def test_a_share_is_checked_where_it_is_taken():
+    samples = [(torch.zeros(1, 2, 2), 0), (torch.full((1, 2, 2), float("nan")), 1)]
+    loader = Loader(OneByOne(samples), 2)
+    assert len(list(loader.shares(torch.Generator(), 0, 2))) == 1
+    with pytest.raises(BadData, match="index 1"):
+        list(loader.shares(torch.Generator(), 1, 2))
