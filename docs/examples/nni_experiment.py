@@ -27,14 +27,14 @@ from typing import Any
 
 import psutil
 
+from snnsl_plugin.recipe.load import load
+from snnsl_plugin.tuning.nni_format import from_nni, to_nni
+
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "nni_trial.yaml"
-#: Keys of the recipe, and where to look for their values.
-SEARCH_SPACE = {
-    "pruning.density.last": {"_type": "quniform", "_value": [0.05, 0.5, 0.05]},
-    "pruning.swap.first": {"_type": "uniform", "_value": [0.0, 0.5]},
-    "train.optimizer.lr": {"_type": "loguniform", "_value": [1e-3, 3e-2]},
-}
+#: The keys that the recipe's block `tune` searches, in NNI's format.
+SPACE = load(RECIPE).tune.space
+SEARCH_SPACE = to_nni(SPACE)
 ALONE = ["unshare", "--user", "--map-root-user", "--net", "--"]
 REFUSAL = (
     "NNI would listen on all network interfaces without a password, and a network of its own cannot be made here "
@@ -73,7 +73,7 @@ def trial() -> None:
     import nni
 
     from snnsl_plugin import run
-    from snnsl_plugin.recipe.load import load
+    from snnsl_plugin.recipe.space import changed
     from snnsl_plugin.training.events import Epoch
 
     def report(phase: str, event: Any) -> None:
@@ -81,13 +81,13 @@ def trial() -> None:
             nni.report_intermediate_result(event.validation_accuracy)
 
     parameters = nni.get_next_parameter()
-    recipe = load(RECIPE, [f"{key}={json.dumps(value)}" for key, value in parameters.items()])
-    result = run(recipe, run_dir=Path(os.environ["NNI_OUTPUT_DIR"], "run"), on_event=report)
+    recipe = changed(load(RECIPE), from_nni(SPACE, parameters))
+    # Tuned on the validation split: the test split is for the end, and is not even read.
+    result = run(recipe, run_dir=Path(os.environ["NNI_OUTPUT_DIR"], "run"), on_event=report, judge="validation")
     # NNI mixes up the parameters of trials that run at the same time, so each one says its own. They are taken from
-    # the recipe that was trained. Tuned on the validation split: the test split is for the end.
+    # the recipe that was trained.
     used = {key: value_at(recipe.model_dump(mode="json", by_alias=True), key) for key in parameters}
-    accuracy = result["accuracy"]
-    nni.report_final_result({"default": accuracy["validation"], "test": accuracy["test"], "parameters": used})
+    nni.report_final_result({"default": result["accuracy"]["validation"], "parameters": used})
 
 
 def experiment(arguments: argparse.Namespace) -> int:

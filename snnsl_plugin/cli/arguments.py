@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -123,3 +124,9 @@ def name_of(recipe: Path) -> str:
 
     held = folder.identity(recipe.parent) if recipe.name == folder.RECIPE else None
     return str(held["name"]) if held else recipe.stem
+
+
+def started_with() -> list[str]:
+    """The words that started this command, as far as a user would repeat them."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+    return ["snnsl"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "snnsl_plugin"]

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Recipe, Verbose, name_of, own
+from snnsl_plugin.cli.arguments import (
+    DataSource,
+    Json,
+    Model,
+    Overrides,
+    Quiet,
+    Recipe,
+    Verbose,
+    name_of,
+    own,
+    started_with,
+)
 from snnsl_plugin.errors import UsageError
 
 
@@ -71,7 +82,7 @@ def run(
             typer.echo("interrupted before the training began; nothing was written", err=True)
         else:
             flags = [word for flag in (("--model", model), ("--data", data)) if flag[1] is not None for word in flag]
-            words = [*_command(), "run", recipe, *said, *flags, "--run-dir", str(begun[0]), "--resume"]
+            words = [*started_with(), "run", recipe, *said, *flags, "--run-dir", str(begun[0]), "--resume"]
             again = shlex.join(map(str, words))
             typer.echo(f"interrupted; to go on: {again}", err=True)
         raise typer.Exit(130) from None
@@ -84,11 +95,6 @@ def run(
         if loaded.tracking.mlflow and not loaded.tracking.uri and "MLFLOW_TRACKING_URI" not in os.environ:
             store = default_uri(begun[0].resolve().parent)
             typer.echo(f"all runs side by side: mlflow ui --backend-store-uri {store}")
-
-
-def _command() -> list[str]:
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if "RANK" in os.environ else "1"
-    return ["snnsl"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "snnsl_plugin"]
 
 
 def _show(loaded: object, as_json: bool) -> None:

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from snnsl_plugin.cli.arguments import DataSource, Json, Model, Overrides, Quiet, Recipe, Verbose, name_of, own
+from snnsl_plugin.cli.arguments import (
+    DataSource,
+    Json,
+    Model,
+    Overrides,
+    Quiet,
+    Recipe,
+    Verbose,
+    name_of,
+    own,
+    started_with,
+)
 from snnsl_plugin.errors import UsageError
 
 #: Where a database's address may stand that holds a password.
@@ -60,6 +71,7 @@ def tune(
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     from snnsl_plugin.recipe.load import load
+    from snnsl_plugin.training.torchrun import from_environment, together
 
     said = list(overrides or [])
     given = [*said, *([f"tune.trials={trials}"] if trials else []), *own(model, data, recipe=recipe, overrides=said)]
@@ -68,6 +80,8 @@ def tune(
     from snnsl_plugin.tuning import preview, run, study
 
     study.tune_of(loaded)
+    if dry_run and not from_environment().leads:
+        return
     if dry_run:
         planned = preview.preview(loaded)
         if as_json:
@@ -77,10 +91,10 @@ def tune(
         return
     flags = [word for flag, value in (("--model", model), ("--data", data)) if value for word in (flag, value)]
     flags += ["--trials", str(trials)] if trials else []
-    command = ["snnsl", "tune", recipe, *said, *flags]
+    command = [*started_with(), "tune", recipe, *said, *flags]
     begun: list[Path] = []
     try:
-        with Watching(quiet=quiet) as watching:
+        with together() as ranks, Watching(quiet=quiet or not ranks.leads) as watching:
             found = run.tune(
                 loaded,
                 name=name,
@@ -92,6 +106,7 @@ def tune(
                 listen=watching.show,
                 on_start=begun.append,
                 command=shlex.join(command),
+                ranks=ranks,
             )
     except KeyboardInterrupt:
         if not begun:
@@ -106,6 +121,8 @@ def tune(
             ]
             typer.echo(f"interrupted; to go on: {shlex.join(again)}", err=True)
         raise typer.Exit(130) from None
+    if not ranks.leads:
+        return
     written = []
     if export is not None:
         from snnsl_plugin.tuning.export import export as write

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import OptunaError
-from optuna.trial import Trial, TrialState
+from optuna.trial import BaseTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from snnsl_plugin.errors import BadCheckpoint, SnnslError, Stopped
+from snnsl_plugin.errors import BadCheckpoint, BadOption, LostRank, SnnslError, Stopped
 from snnsl_plugin.recipe import folder
 from snnsl_plugin.recipe.runner import run
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.space import changed
 from snnsl_plugin.recipe.tune_types import Tune
 from snnsl_plugin.training.events import Epoch, Event
+from snnsl_plugin.training.ranks import ALONE, Ranks
 from snnsl_plugin.tuning import measures, stopping
 from snnsl_plugin.tuning.ledger import MEASURED, RETRY_OF, WHY, Ledger
 from snnsl_plugin.tuning.proposals import values_of
@@ -50,29 +51,45 @@ def name_of(number: int) -> str:
 
 
 def carry_out(
-    recipe: Recipe, tune: Tune, ledger: Ledger, trial: Trial, study_dir: Path, on_epoch: Callable[[Epoch], None]
+    recipe: Recipe,
+    tune: Tune,
+    ledger: Ledger | None,
+    trial: Trial | None,
+    study_dir: Path,
+    on_epoch: Callable[[Epoch], None],
+    *,
+    shared: BaseTrial | None = None,
+    ranks: Ranks = ALONE,
 ) -> Ended:
     """Trains what a trial tries, and tells the study what came out.
 
     Args:
         recipe: that is searched.
         tune: its block.
-        ledger: the study.
-        trial: that was claimed.
+        ledger: the study; None on all ranks but the first, which alone reads and writes it.
+        trial: that was claimed; None there as well.
         study_dir: the study's folder on this machine.
         on_epoch: is told of each epoch.
+        shared: the trial as every rank sees it; `trial` where omitted.
+        ranks: the processes that train it together, each of which makes this call.
 
     Returns:
         How it ended; whatever it was, the study knows it.
+
+    Raises:
+        LostRank: another rank is gone; the trial is left open, and its ticket can be given back.
     """
     began = time.perf_counter()
-    values = values_of(tune.space, trial.params)
-    run_dir = study_dir / RUNS / name_of(trial.number)
+    seen = shared or trial
+    if seen is None:
+        raise BadOption("carry_out needs a trial, or with several ranks a shared one")
+    values, number, retry_of = values_of(tune.space, seen.params), seen.number, seen.user_attrs.get(RETRY_OF)
+    run_dir = study_dir / RUNS / name_of(number)
     rungs: dict[int, dict[str, float]] = {}
     objectives: list[str] = list(tune.objectives)
 
     def listen(phase: str, event: Event) -> None:
-        if not isinstance(event, Epoch):
+        if not isinstance(event, Epoch) or ledger is None or trial is None:
             return
         if tune.stop and event.connections is not None:
             reached = rungs[event.epoch] = _reached(event, time.perf_counter() - began)
@@ -81,7 +98,7 @@ def carry_out(
             others = [
                 other.user_attrs[f"rung/{event.epoch}"]
                 for other in patiently(ledger.trials)
-                if other.number != trial.number and f"rung/{event.epoch}" in other.user_attrs
+                if other.number != number and f"rung/{event.epoch}" in other.user_attrs
             ]
             if why := stopping.verdict(tune.stop, reached, others, objectives):
                 raise Stopped(f"stopped after epoch {event.epoch}: {why}")
@@ -90,7 +107,8 @@ def carry_out(
     measured: dict[str, float] = {}
     state, why = TrialState.FAIL, ""
     try:
-        _take_over(study_dir, trial.user_attrs.get(RETRY_OF), run_dir)
+        if ranks.leads:
+            _take_over(study_dir, retry_of, run_dir)
         point = changed(recipe, values)
         result = run(
             point,
@@ -100,14 +118,19 @@ def carry_out(
             name=run_dir.name,
             judge="validation",
             counted=_looked_at(tune, point),
+            ranks=ranks,
         )
         state, measured = TrialState.COMPLETE, measures.of_result(result)
     except Stopped as stopped:
         state, why = TrialState.PRUNED, str(stopped)
         measured = rungs[max(rungs)] if rungs else {}
+    except LostRank:
+        raise
     except Exception as error:  # what a training meets is that trial's failure, and no other's
-        _log.warning("trial %d failed", trial.number, exc_info=True)
+        _log.warning("trial %d failed", number, exc_info=True)
         why = str(error) if isinstance(error, SnnslError) else f"{type(error).__name__}: {error}"
+    if ledger is None or trial is None:
+        return Ended(number, "told by the first rank")
     constraints = measures.violations(tune.constraints, measured) if measured else {}
     known = patiently(
         lambda: ledger.tell(
@@ -119,9 +142,9 @@ def carry_out(
         )
     )
     word = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped"}.get(state, "failed") if known else "late"
-    write(run_dir, trial.number, "failed" if word == "late" else word, values, measured, constraints, why,
-          trial.user_attrs.get(RETRY_OF))  # fmt: skip
-    return Ended(trial.number, word, why)
+    told = "failed" if word == "late" else word
+    write(run_dir, number, told, values, measured, constraints, why, retry_of)
+    return Ended(number, word, why)
 
 
 def write(

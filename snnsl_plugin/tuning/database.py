@@ -56,7 +56,7 @@ class Database:
         self._held = 0
         lock = f"{self._url.database}.lock" if self._sqlite else ""
         self._file = FileLock(lock, timeout=_PATIENCE) if lock else None
-        self._engine = None if self._sqlite else create_engine(self._url, pool_pre_ping=True, connect_args=_TO_A_SERVER)
+        self._engine = None if self._sqlite else create_engine(self._url, poolclass=NullPool, connect_args=_TO_A_SERVER)
 
     @property
     def _sqlite(self) -> bool:

@@ -212,6 +212,7 @@ class Ledger:
             Numbers of the trials that were lost.
         """
         lost = []
+        self._storage.remove_session()  # an interrupt may have left a transaction open
         with self._database.explained(), self._database.alone(), quiet():
             for trial in self.trials(TrialState.RUNNING):
                 by = Holder(*trial.user_attrs.get(HOLDER, ("", "")))

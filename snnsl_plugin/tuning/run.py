@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +17,16 @@ from optuna.trial import TrialState
 
 from snnsl_plugin.errors import BadOption, RunFolderInUse, SnnslError
 from snnsl_plugin.models._permission import permit
-from snnsl_plugin.recipe import assemble, folder
+from snnsl_plugin.recipe import assemble, data_parallel, folder
 from snnsl_plugin.recipe.load import dump
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.journal import Journal
 from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.sharing import adopt_identity
 from snnsl_plugin.training.checkpoint import write_text
-from snnsl_plugin.tuning import collect, study
+from snnsl_plugin.training.events import Epoch
+from snnsl_plugin.training.ranks import ALONE, Ranks
+from snnsl_plugin.tuning import collect, study, together
 from snnsl_plugin.tuning.attempt import mark_lost, patiently
 from snnsl_plugin.tuning.crew import Crew, Heard
 from snnsl_plugin.tuning.ledger import Holder
@@ -65,6 +70,7 @@ def tune(
     on_start: Callable[[Path], None] | None = None,
     root: Path = Path("runs"),
     command: str = "",
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Searches what the recipe's `tune` block says, and leaves a study folder.
 
@@ -84,6 +90,8 @@ def tune(
         on_start: is told the folder.
         root: where numbered folders are made.
         command: that repeats this, for the report.
+        ranks: processes that train every trial together, one trial after the other, for networks too large for one
+            device; each of them makes this call. `workers` does not count then.
 
     Returns:
         The content of `study.json`.
@@ -95,7 +103,10 @@ def tune(
     began = time.perf_counter()
     for target in permitted:
         permit(target)
-    _rehearse(recipe)
+    _rehearse(recipe, ranks)
+    if not ranks.leads:
+        together.follow(recipe, ranks)
+        return {}
     own, storage = study.digest(recipe), storage or study.tune_of(recipe).storage
     place, opened = uuid.uuid4().hex, None
     if storage and not resume:
@@ -125,7 +136,11 @@ def tune(
         status = "failed"
         try:
             head.begin()
-            head.work(opened.tune.workers if workers is None else workers)
+            if ranks.world_size > 1:
+                head.work_together(ranks)
+            else:
+                with _interrupts() as asked:
+                    head.work(opened.tune.workers if workers is None else workers, asked)
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -168,7 +183,7 @@ class _Head:
         if trials is not None:
             self._ledger.fill(trials, own_point(self._opened.recipe))
 
-    def work(self, workers: int) -> None:
+    def work(self, workers: int, interrupted: Callable[[], bool]) -> None:
         """Keeps so many workers at it until no trial waits or runs anywhere, or the time is over."""
         tune, hours = self._opened.tune, self._opened.tune.hours
         until = time.time() + 3600 * hours if hours else None
@@ -179,6 +194,8 @@ class _Head:
         )
         buried = time.monotonic()
         while True:
+            if interrupted():
+                raise KeyboardInterrupt
             trials = patiently(self._ledger.trials)
             open_ = {state: sum(trial.state == state for trial in trials) for state in TrialState}
             over = until is not None and time.time() >= until
@@ -194,6 +211,18 @@ class _Head:
             if time.monotonic() - buried > tune.heartbeat:
                 buried = time.monotonic()
                 patiently(self._ledger.bury)
+
+    def work_together(self, ranks: Ranks) -> None:
+        """Takes one ticket after the other, and trains it with all ranks."""
+
+        def on_epoch(number: int, event: Epoch) -> None:
+            at = {"epoch": event.epoch, "epochs": event.epochs, "accuracy": event.validation_accuracy}
+            self.state.at_work = {number: at}
+            self._listen(self.state)
+
+        for number in together.lead(self._opened, self._run_dir, ranks, on_epoch):
+            self.state.at_work.pop(number, None)
+            self._look()
 
     def end(self, status: str) -> None:
         """Ends the workers, gives their tickets back, and writes down what there is."""
@@ -256,17 +285,42 @@ class _Head:
         self.state.said = []
 
 
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Asks whether Ctrl-C was pressed, instead of being stopped by it anywhere: also in the middle of a transaction,
+    whose lock would then stand in the way of giving the tickets back. A second Ctrl-C does stop it.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _sentence(row: dict[str, Any]) -> str:
     measures = ", ".join(f"{name} {value:,.4g}" for name, value in row["measures"].items())
     return f"trial {row['number']} {row['state']}" + (f": {row['why'] or measures}" if row["why"] or measures else "")
 
 
-def _rehearse(recipe: Recipe) -> None:
+def _rehearse(recipe: Recipe, ranks: Ranks) -> None:
     """Says what cannot work before anything is made: the data, the network, the patterns, the rungs."""
     block = study.tune_of(recipe)
     if block.stop:
         epochs_of(block.stop, recipe.train.epochs)
-    assemble.assemble(recipe, assemble.data(recipe))
+    data_parallel.check(recipe, ranks)
+    with ranks.agreed():
+        assemble.assemble(recipe, assemble.data(recipe))
 
 
 def _remembered(held: dict[str, Any] | None) -> str | None:

@@ -33,6 +33,7 @@ PINNED = {
     "pruners/torch_pruning.magnitude": "bd2dd03d6d5fbbd6",
     "pruners/torch_pruning.random": "8965580e12f4b451",
     "pruners/torch_pruning.taylor": "84d8fb16762a7c3d",
+    "tune_nmnist": "e40732d8395f7e18",
     "tune_digits": "25d333b47017c0fc",
     "vgg9_structured": "5b4909b0782c9d2d",
 }

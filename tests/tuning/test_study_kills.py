@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import pytest
 from optuna import load_study
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
 from study_process import until
 
 from snnsl_plugin.recipe.load import load
@@ -110,7 +112,8 @@ def test_four_workers_on_postgresql_and_one_of_them_is_killed(start, postgresql)
     url = postgresql("killed")
     study = start("postgres", "--workers", "4", "train.epochs=12", SNNSL_STORAGE=url)
     number = until(study.trained)[0]
-    opened = load_study(study_name="study", storage=url.replace("postgresql://", "postgresql+psycopg://"))
+    held = RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"), engine_kwargs={"poolclass": NullPool})
+    opened = load_study(study_name="study", storage=held)
     holder = opened.trials[number].user_attrs["holder"]
     os.kill(study.workers()[holder[1]], signal.SIGKILL)
     assert study.wait() == 0, study.printed
