@@ -1,0 +1,1 @@
+"""Search over recipes, and what becomes of its best network."""
