@@ -55,6 +55,9 @@ def export_program(
 ) -> ExportedProgram:
     """Writes a `.pt2` file with `torch.export`, for any batch size, and proves it by loading it.
 
+    With the neurons that `plain_` knows the program is PyTorch alone; with others SpikingJelly must have been imported
+    where it is loaded.
+
     Args:
         path: ends in `.pt2`; an existing file is replaced only by one that has passed.
         model: in eval mode in the file; left as it was.
@@ -76,13 +79,16 @@ def export_program(
     if not isinstance(example, Tensor):
         raise BadOption(f"the example is {type(example).__name__}: a model of one tensor can be exported")
     axis = (1 if over_time(model) else 0) if batch_axis is None else batch_axis
+    from snnsl_plugin.compaction.plain_neurons import plain_
+
     alone = FromRest(copied(model)).eval()
     if example.shape[axis] == 1:
         # A size of 1 in the example is taken for a constant.
         example = torch.cat([example, example], dim=axis)
+    traced = FromRest(plain_(copied(model))).eval()
     try:
         with torch.no_grad():
-            program = torch.export.export(alone, (example,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC},))
+            program = torch.export.export(traced, (example,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC},))
     except _FAILURES as error:
         raise BadOption(
             f"{_culprit(alone, example)} cannot be exported by torch.export ({_first_line(error)}): replace it, or "

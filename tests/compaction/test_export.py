@@ -1,5 +1,6 @@
 """Programs and graphs that other runtimes load: both compute what the cut network computes, at any batch size."""
 
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,8 @@ from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.compaction.export import FromRest, export_program
 from snnsl_plugin.compaction.fusing import fused
 from snnsl_plugin.compaction.nir_graph import export_nir
+from snnsl_plugin.compaction.plain_neurons import plain_
+from snnsl_plugin.compaction.silence import copied
 from snnsl_plugin.errors import BadOption, MissingExtra
 from snnsl_plugin.for_torch_pruning import SpikingPruner
 
@@ -77,6 +80,48 @@ def test_every_call_starts_from_rest_whatever_was_remembered():
         assert not torch.equal(net(x), expected)
         torch.testing.assert_close(FromRest(net)(x), expected, rtol=0, atol=0)
     assert net.spikes1.v == 0.0
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+@pytest.mark.parametrize("v_reset", [0.0, 0.25, None])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (neuron.IFNode, {}),
+        (neuron.LIFNode, {"tau": 3.0}),
+        (neuron.LIFNode, {"tau": 3.0, "decay_input": False}),
+        (neuron.ParametricLIFNode, {"init_tau": 3.0}),
+        (neuron.ParametricLIFNode, {"init_tau": 3.0, "decay_input": False}),
+    ],
+)
+def test_plain_neurons_fire_and_remember_as_spikingjellys_do(kind, options, v_reset, mode):
+    own = kind(v_threshold=0.6, v_reset=v_reset, **options)
+    own.step_mode = mode
+    plain = plain_(copied(own))
+    assert type(plain) is not kind
+    x = torch.randint(0, 9, (6, 5, 7), generator=torch.Generator().manual_seed(0)) / 8  # sums meet the threshold
+    for _ in range(2):  # the second time from where the first ended
+        with torch.no_grad():
+            spikes, expected = (
+                each(x) if mode == "m" else torch.stack([each(now) for now in x]) for each in (plain, own)
+            )
+        assert 0 < expected.mean() < 1
+        assert torch.equal(spikes, expected)
+        assert torch.equal(plain.v, own.v)
+
+
+def test_a_program_is_loaded_where_spikingjelly_was_never_imported(tmp_path):
+    net, x = cut("conv_gap", "m")
+    export_program(tmp_path / "net.pt2", net, x)
+    torch.save({"x": x, "expected": from_rest(net, x)}, tmp_path / "seen.pt")
+    code = (
+        "import sys, torch; seen = torch.load('seen.pt', weights_only=True)\n"
+        "out = torch.export.load('net.pt2').module()(seen['x'])\n"
+        "torch.testing.assert_close(out, seen['expected'], rtol=0, atol=1e-6)\n"
+        "assert 'spikingjelly' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_example_of_one_sample_makes_a_program_for_any_number(tmp_path):

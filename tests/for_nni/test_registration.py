@@ -109,7 +109,7 @@ def test_the_command_registers_and_removes_and_says_where(listed, capsys):
 
 def test_an_unknown_host_is_one_sentence(capsys):
     assert main(["register", "nnni"]) == 1
-    assert capsys.readouterr().err == "unknown host 'nnni'; did you mean 'nni'? (known: nni)\n"
+    assert capsys.readouterr().err == "unknown host 'nnni'; did you mean 'nni'? (known: mlflow, nni)\n"
 
 
 def test_without_nni_the_way_out_is_named(monkeypatch, capsys):

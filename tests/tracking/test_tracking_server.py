@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -106,6 +107,14 @@ def _until_first_metrics(run_dir: Path) -> None:
     pytest.fail(f"nothing arrived: {(run_dir / 'tracking' / 'sender.log').read_text()}")
 
 
+def _until_logged(run_dir: Path, sentence: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while (log := (run_dir / "tracking" / "sender.log").read_text()).count(sentence) < count:
+        if time.monotonic() > deadline:
+            pytest.fail(f"the sender did not say {count} times {sentence!r}: {log}")
+        time.sleep(0.2)
+
+
 def _finish(run: object, process: subprocess.Popen) -> None:
     run.result("finished")
     run.lock.release()
@@ -188,6 +197,64 @@ def test_a_server_and_a_sender_that_are_killed_in_the_middle(
     found = mlflow_process("runs", uri=server.uri, tag=progress.identity(run.path))
     assert len(found) == 1
     _arrived_once(found[0], 25)
+
+
+def test_a_study_whose_server_is_killed_and_frozen_has_every_step_of_every_trial_once(
+    run_folder: Callable, mlflow_process: Callable, server: Server, started: list
+) -> None:
+    server.start()
+    server.wait()
+    study = run_folder("study")
+    study.lock.acquire()
+    started.append(launch(study.path, uri=server.uri, experiment="tests"))
+    trials: list[tuple[Path, str]] = []
+
+    def a_trial(result: str) -> float:
+        """Trains a trial of 6 epochs below the study, as a worker does; the longest time that an epoch took."""
+        number = len(trials)
+        trial = run_folder(f"study/runs/trial-{number:04d}")
+        trial.lock.acquire()
+        longest = _train(trial, range(6), 0.15)
+        trial.result(result)
+        trial.lock.release()
+        told = {
+            "number": number,
+            "state": {"finished": "complete"}.get(result, result),
+            "params": {"lr": 0.01 * number},
+        }
+        told |= {"values": {"accuracy": 0.5 if result == "finished" else None}, "constraints": {}, "retry_of": None}
+        (trial.path / "trial.json").write_text(json.dumps(told))
+        study.journal.write("trial", number, {"accuracy": 0.5} if result == "finished" else {})
+        trials.append((trial.path, result))
+        return longest
+
+    longest = a_trial("finished")
+    _until_first_metrics(trials[0][0])
+    server.kill()
+    longest = max(longest, a_trial("stopped"), a_trial("finished"))
+    _until_logged(study.path, "is tried again", 1)
+    server.start()
+    longest = max(longest, a_trial("failed"))
+    _until_logged(study.path, "MLflow is back", 1)
+    server.signal(signal.SIGSTOP)
+    try:
+        longest = max(longest, *(a_trial("finished") for _ in range(4)))
+        _until_logged(study.path, "is tried again", 2)
+    finally:
+        server.signal(signal.SIGCONT)
+    longest = max(longest, a_trial("finished"))
+    assert longest < 1
+    _finish(study, started[0])
+    (parent,) = mlflow_process("runs", uri=server.uri, tag=progress.identity(study.path))
+    judged = [number for number, (_, result) in enumerate(trials) if result == "finished"]
+    assert (parent["status"], parent["steps"]) == ("FINISHED", {"accuracy": judged})
+    for number, (path, result) in enumerate(trials):
+        (shown,) = mlflow_process("runs", uri=server.uri, tag=progress.identity(path))
+        reached = {"objective/accuracy": [5]} if result == "finished" else {}
+        assert shown["steps"] == {name: list(range(6)) for name in NAMES} | reached
+        assert shown["status"] == {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[result]
+        assert (shown["tags"]["mlflow.parentRunId"], shown["tags"]["snnsl.trial"]) == (parent["id"], str(number))
+        assert "result.json" in shown["files"]
 
 
 def test_a_sender_that_runs_out_of_patience_says_what_is_missing_and_the_next_run_sends_it(
