@@ -179,9 +179,8 @@ class _Head:
         self._journal.write("started", 0, recipe=self._opened.ledger.study.study_name)
         # The folder's lock is ours, so whoever worked in it is gone.
         self._lost(self._ledger.lose(None, "its worker died", place=self._opened.place, counts=False), "failed")
-        trials = self._opened.tune.trials
-        if trials is not None:
-            self._ledger.fill(trials, own_point(self._opened.recipe))
+        # Where hours are the budget, workers make tickets as they need them, all but the first.
+        self._ledger.fill(self._opened.tune.trials or 1, own_point(self._opened.recipe))
 
     def work(self, workers: int, interrupted: Callable[[], bool]) -> None:
         """Keeps so many workers at it until no trial waits or runs anywhere, or the time is over."""

@@ -238,6 +238,29 @@ def cold_start() -> dict[str, float]:
     return {"import_s": import_ - empty, "help_s": help_}
 
 
+def tracking() -> dict[str, float]:
+    """What MLflow costs a digits run; the whole of it lies in docs/results/tracking_cost.json."""
+    found = by_itself("tracking_cost.py")
+    return {f"tracking_{name}": value for name, value in found.items() if isinstance(value, (int, float))}
+
+
+def trials() -> dict[str, float]:
+    """Trials a second against bare Optuna; the whole of it lies in docs/results/trials.json."""
+    found = by_itself("trials.py")["results"]
+    return {
+        f"trials_{kind}_{workers}_{name}": value
+        for kind, rows in found.items()
+        for workers, row in rows.items()
+        for name, value in row.items()
+    }
+
+
+def by_itself(script: str) -> dict:
+    """What a benchmark that needs processes of its own has stored."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True, cwd=ROOT)
+    return json.loads((ROOT / "docs" / "results" / script.replace(".py", ".json")).read_text("utf-8"))
+
+
 TEXT = """# Benchmarks
 
 Written by `make bench` on {date}: {machine}, {threads} threads, Python {python}, torch {torch}. Timings on a shared
@@ -256,12 +279,17 @@ machine are noisy; each ratio compares two things measured in turns in one run. 
 | inference of `vgg9` with all channels / with half of them (T=4, 32x32, median of 5 rounds in turns), batch 1 and 16 | {vgg9_batch1_speedup:.2f}x ({vgg9_batch1_dense_ms:.1f} ms / {vgg9_batch1_cut_ms:.1f} ms), {vgg9_batch16_speedup:.2f}x ({vgg9_batch16_dense_ms:.0f} ms / {vgg9_batch16_cut_ms:.0f} ms); multiply-accumulates {vgg9_macs_cut_over_dense:.3f}x | 1.7x, 2.4x |
 | the same, cut and through `torch.compile` | {vgg9_batch1_compiled_speedup:.2f}x, {vgg9_batch16_compiled_speedup:.2f}x | 4x |
 | `sew_resnet18` likewise, batch 1 and 16 | {sew_resnet18_batch1_speedup:.2f}x ({sew_resnet18_batch1_dense_ms:.1f} ms / {sew_resnet18_batch1_cut_ms:.1f} ms), {sew_resnet18_batch16_speedup:.2f}x ({sew_resnet18_batch16_dense_ms:.0f} ms / {sew_resnet18_batch16_cut_ms:.0f} ms) | 1.5x, 1.8x |
+| an epoch of `digits` with tracking into sqlite / without, median of {tracking_rounds:.0f} rounds of {tracking_epochs:.0f} epochs, the first {tracking_starting_epochs:.0f} apart | {tracking_sqlite_over_off:.3f}x (from {tracking_sqlite_over_off_least:.3f}x to {tracking_sqlite_over_off_most:.3f}x; without / without: {tracking_off_again_over_off:.3f}x, from {tracking_off_again_over_off_least:.3f}x to {tracking_off_again_over_off_most:.3f}x) | at most 1.02x |
+| the same into an MLflow server on this machine | {tracking_server_over_off:.3f}x (from {tracking_server_over_off_least:.3f}x to {tracking_server_over_off_most:.3f}x) | at most 1.02x |
+| start-up beside it: until training begins, and the first {tracking_starting_epochs:.0f} epochs, without / sqlite / server | {tracking_off_until_training_s:.1f} / {tracking_sqlite_until_training_s:.1f} / {tracking_server_until_training_s:.1f} s; {tracking_off_starting_epochs_s:.1f} / {tracking_sqlite_starting_epochs_s:.1f} / {tracking_server_starting_epochs_s:.1f} s | |
+| trials a second of `snnsl tune`'s workers / of bare Optuna, trials of 1 s, sqlite, 1, 2 and 4 workers | {trials_sqlite_1_ratio:.3f}x, {trials_sqlite_2_ratio:.3f}x, {trials_sqlite_4_ratio:.3f}x ({trials_sqlite_4_ours:.2f} / {trials_sqlite_4_bare:.2f} with 4) | at least 0.9x |
+| the same with PostgreSQL | {trials_postgresql_1_ratio:.3f}x, {trials_postgresql_2_ratio:.3f}x, {trials_postgresql_4_ratio:.3f}x ({trials_postgresql_4_ours:.2f} / {trials_postgresql_4_bare:.2f} with 4) | at least 0.9x |
 | `import snnsl_plugin`, above an empty interpreter | {import_s:.3f} s | under 0.3 s |
 | `snnsl --help`, whole process | {help_s:.2f} s | under 1 s |
 """
 
 
-ALL = (mask_update, pruner_overhead, nni_overhead, cut_vgg9, cut_sew_resnet18, cold_start)
+ALL = (mask_update, pruner_overhead, nni_overhead, cut_vgg9, cut_sew_resnet18, tracking, trials, cold_start)
 
 
 def main(chosen: list[str]) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgresql_server import server
 from study_process import RECIPE, Study
 
 
@@ -36,40 +32,10 @@ def start(recipe: Path, tmp_path: Path) -> Iterator[Callable[..., Study]]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[str], str]]:
-    """A PostgreSQL server on loopback, run as user postgres where we are root; gives the URL of a fresh database."""
-    tools = [Path(found).parent for found in [shutil.which("initdb")] if found]
-    tools += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not tools:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    home = Path(tempfile.mkdtemp(prefix="snnsl-postgresql-"))
-    home.chmod(0o777)
-    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def do(tool: str, *words: str) -> None:
-        done = subprocess.run(
-            [*as_user, str(tools[-1] / tool), *words], cwd=home, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-
-    data = str(home / "data")
-    do("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-N")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
-    do("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
-
-    def fresh(name: str, owner: str = "postgres", *settings: str) -> str:
-        at = ["-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
-        do("createdb", *at, name)
-        for setting in settings:
-            do("psql", *at, "-c", setting)
-        return f"postgresql://{owner}@127.0.0.1:{port}/{name}"
-
+def postgresql() -> Iterator[Callable[..., str]]:
+    """Gives the URL of a fresh database on a server of the tests' own."""
     try:
-        yield fresh
-    finally:
-        do("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(home)
+        with server() as fresh:
+            yield fresh
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -51,7 +52,8 @@ def kill_one(study) -> int:
 
 
 def test_one_of_two_workers_is_killed_in_the_middle_of_a_trial(start, recipe):
-    study = start("killed", "--workers", "2", "train.epochs=12")
+    tracked = ["tracking.mlflow=true", f"tracking.uri=sqlite:///{recipe.parent}/mlflow.db", "tracking.experiment=kills"]
+    study = start("killed", "--workers", "2", "train.epochs=12", *tracked)
     dead = kill_one(study)
     assert study.wait() == 0, study.printed
     found = study.found()
@@ -69,6 +71,32 @@ def test_one_of_two_workers_is_killed_in_the_middle_of_a_trial(start, recipe):
     one, other = (checkpoint.load(each / "checkpoint.safetensors") for each in (folder, recipe.parent / "whole"))
     assert all(mask.equal(other["masks"][name]) for name, mask in one["masks"].items())
     assert all(value.equal(other["model"][name]) for name, value in one["model"].items())
+    # MLflow shows the attempt that died as failed, and every other as finished, below the study.
+    runs = in_mlflow(recipe.parent / "mlflow.db", study.run_dir)
+    assert runs.pop("killed") == ["FINISHED", None]
+    expected = {f"killed/trial-{row['number']:04d}": ["FINISHED", "killed"] for row in found["trials"]}
+    assert runs == expected | {f"killed/trial-{dead:04d}": ["FAILED", "killed"]}
+
+
+def in_mlflow(database: Path, run_dir: Path) -> dict[str, list[str | None]]:
+    """Status and parent of each run by its name, once all is sent."""
+    code = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient(f"sqlite:///{sys.argv[1]}")
+runs = client.search_runs([client.get_experiment_by_name("kills").experiment_id])
+names = {run.info.run_id: run.info.run_name for run in runs}
+parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
+print(json.dumps({run.info.run_name: [run.info.status, parents[run.info.run_name]] for run in runs}))
+"""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
+    sender = [sys.executable, "-m", "snnsl_plugin.tracking.sender", str(run_dir), "--experiment", "kills"]
+    sent = [*sender, "--once", "--patience", "90"]
+    assert subprocess.run(sent, env=environment, timeout=150, check=False).returncode == 0
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(database)], capture_output=True, text=True, timeout=120, check=True
+    )
+    return json.loads(told.stdout.splitlines()[-1])
 
 
 def test_the_parent_is_killed_and_its_study_goes_on(start):
