@@ -141,7 +141,7 @@ def test_a_study_by_hours_makes_trials_until_they_are_over(recipe, folder, tmp_p
     assert {row["state"] for row in found["trials"]} <= {
         "complete",
         "stopped",
-    }  # one that has begun is trained to its end
+    }  # what has begun is trained to its end
     assert found["trials"][0]["params"]["pruning.distribution"] == "erk"  # as the recipe stands, like every first one
 
 
