@@ -12,6 +12,7 @@ import optuna
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState
 from pydantic import TypeAdapter
 
 from snnsl_plugin.recipe.tune_types import AnyParameter
@@ -37,39 +38,46 @@ def draw(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for cost in [name for name in objectives if name != "accuracy"]:
             if "accuracy" in objectives and _points(found):
                 yield f"front-{cost}.svg", f"Accuracy against {cost}", _svg(_front(found, cost))
-        study = as_study(found)
-        if len([trial for trial in study.trials if trial.values]) < 2:
+        if len([row for row in found["trials"] if row["state"] == "complete"]) < 2:
             return
         plots = optuna.visualization.matplotlib
-        for index, name in enumerate(objectives):
-            target = _target(index)
+        for name in objectives:
+            # One at a time: only then does Optuna know which way is good, draw the best so far, and the good dark.
+            study = as_study(found, [name])
             for word, title, plot in (
                 ("history", f"History of {name}", plots.plot_optimization_history),
                 ("importances", f"What decides {name}", plots.plot_param_importances),
                 ("parallel", f"Parallel coordinates of {name}", plots.plot_parallel_coordinate),
             ):
-                made = _tried(plot, study, target, name)
+                made = _tried(plot, study, name)
                 if made:
                     yield f"{word}-{name}.svg", title, made
 
 
-def as_study(found: Mapping[str, Any]) -> optuna.Study:
-    """A study in memory with the complete trials of `study.json`, for anything of Optuna's that takes one."""
-    objectives = list(found["objectives"])
+def as_study(found: Mapping[str, Any], objectives: list[str] | None = None) -> optuna.Study:
+    """A study in memory with the trials of `study.json`, for anything of Optuna's that takes one.
+
+    Those that are not complete are failed there, so that every trial keeps its number.
+
+    Args:
+        found: the content of `study.json`.
+        objectives: some of its objectives; all where omitted.
+    """
+    objectives = objectives or list(found["objectives"])
     space = TypeAdapter(dict[str, AnyParameter]).validate_python(found["space"])
     with quiet():
         study = optuna.create_study(directions=directions(objectives))
-    study.set_metric_names(objectives)
-    for row in found["trials"]:
-        if row["state"] == "complete":
-            study.add_trial(
-                optuna.create_trial(
-                    params={key: label(value) for key, value in row["params"].items()},
-                    distributions={key: distribution(space[key]) for key in row["params"]},
-                    values=[row["measures"][name] for name in objectives],
-                    user_attrs={"number": row["number"]},
-                )
+        study.set_metric_names(objectives)
+    for row in found["trials"]:  # all of them, so that their numbers stay
+        complete = row["state"] == "complete"
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.COMPLETE if complete else TrialState.FAIL,
+                params={key: label(value) for key, value in row["params"].items()},
+                distributions={key: distribution(space[key]) for key in row["params"]},
+                values=[row["measures"][name] for name in objectives] if complete else None,
             )
+        )
     return study
 
 
@@ -107,18 +115,14 @@ def _points(found: Mapping[str, Any]) -> dict[str, list[tuple[int, Mapping[str, 
     return kinds
 
 
-def _target(index: int) -> Callable[[optuna.trial.FrozenTrial], float]:
-    return lambda trial: float(trial.values[index])
-
-
-def _tried(plot: Callable[..., Any], study: optuna.Study, target: Callable[..., float], name: str) -> str | None:
+def _tried(plot: Callable[..., Any], study: optuna.Study, name: str) -> str | None:
     """One of Optuna's plots as SVG; None where these trials do not make one, e.g. with one value of everything."""
     try:
-        axes = plot(study, target=target, target_name=name)
+        axes = plot(study, target_name=name)
     except (ValueError, RuntimeError, ZeroDivisionError):
         return None
     figure = axes.figure
-    figure.set_size_inches(7.0, 3.8)
+    figure.set_size_inches(8.0, 4.2)
     figure.tight_layout()
     made = _svg(figure)
     pyplot.close(figure)

@@ -19,6 +19,7 @@ from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.tuning import report
 from snnsl_plugin.tuning.export import export
+from snnsl_plugin.tuning.figures import as_study
 from snnsl_plugin.tuning.preview import preview
 from snnsl_plugin.tuning.run import tune
 
@@ -101,6 +102,14 @@ def test_the_report_is_rebuilt_from_the_run_folders_alone(found, folder, tmp_pat
     assert report.summary(rebuilt) in page
     for outside in ("<script", "src=", 'href="http'):
         assert outside not in page
+
+
+def test_optuna_sees_the_trials_with_their_numbers_and_knows_which_way_is_good(found):
+    stopped = [row | {"state": "stopped"} if row["number"] == 1 else row for row in found["trials"]]
+    for name, best in (("accuracy", max), ("connections", min)):
+        study = as_study(found | {"trials": stopped}, [name])
+        assert [trial.number for trial in study.trials if trial.values] == [0, 2, 3]
+        assert study.best_value == best(row["measures"][name] for row in stopped if row["state"] == "complete")
 
 
 def test_an_exported_recipe_trains_the_network_of_its_trial_exactly(found, recipe, folder, tmp_path):
