@@ -97,7 +97,7 @@ class Stop(Block):
     floor: Annotated[float, Field(ge=0, le=1)] | None = None
     """Validation accuracy that a trial must have at each of them."""
     dominated: bool = True
-    """Whether one goes that another trial beat, at the same time, in every objective."""
+    """Whether one goes that another trial beats, at the same time, in every objective, even as sparse as it will be."""
     warmup: Annotated[int, Field(ge=1)] = 4
     """Trials that must have come that far before one goes for being beaten."""
 

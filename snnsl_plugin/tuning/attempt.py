@@ -100,7 +100,8 @@ def carry_out(
                 for other in patiently(ledger.trials)
                 if other.number != number and f"rung/{event.epoch}" in other.user_attrs
             ]
-            if why := stopping.verdict(tune.stop, reached, others, objectives):
+            left = stopping.left_over(point.pruning, event.density)
+            if why := stopping.verdict(tune.stop, reached, others, objectives, left):
                 raise Stopped(f"stopped after epoch {event.epoch}: {why}")
         on_epoch(event)
 

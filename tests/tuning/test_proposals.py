@@ -13,7 +13,7 @@ from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.tune_types import MEASURES, AnyParameter, Limit, Stop
 from snnsl_plugin.tuning.measures import dominates, front, violations
 from snnsl_plugin.tuning.proposals import own_point, suggest, values_of
-from snnsl_plugin.tuning.stopping import epochs_of, verdict
+from snnsl_plugin.tuning.stopping import epochs_of, left_over, verdict
 
 NAMES = ["accuracy", "connections", "synops"]
 
@@ -91,9 +91,31 @@ def test_a_trial_below_the_floor_goes_at_once_and_one_that_is_beaten_only_after_
     )
     assert "below the floor 0.5" in verdict(stop, bad | {"accuracy": 0.4}, [], NAMES)
     assert verdict(stop, bad, [good], NAMES) is None
-    assert "1 of 2 trials" in verdict(stop, bad, [good, bad], NAMES)
+    assert "by 1 of the 2 that came" in verdict(stop, bad, [good, bad], NAMES)
     assert verdict(stop, bad | {"synops": 4.0}, [good, bad], NAMES) is None
     assert verdict(stop.model_copy(update={"dominated": False}), bad, [good, bad], NAMES) is None
+
+
+def test_a_trial_that_is_still_dense_is_taken_as_sparse_as_its_schedule_makes_it():
+    stop = Stop(rungs=["50%"], warmup=1)
+    early = {"accuracy": 0.9, "connections": 10.0, "synops": 10.0}
+    late = {"accuracy": 0.9, "connections": 80.0, "synops": 80.0}
+    assert verdict(stop, late, [early], NAMES)
+    assert verdict(stop, late, [early], NAMES, left=0.1) is None  # it will have 8 of either
+    assert verdict(stop, late, [early], NAMES, left=0.2)  # 16
+    plan = load("digits", ["pruning.density.last=0.05"]).pruning
+    assert left_over(plan, 0.8) == pytest.approx(0.0625)
+    assert left_over(plan, 0.05) == 1.0
+    assert left_over(load("digits", ["pruning={type: nni.level, density: 0.2}"]).pruning, 0.5) == pytest.approx(0.4)
+    assert left_over(load("digits", ["pruning={type: dense}"]).pruning, 1.0) == 1.0
+    assert left_over(load("digits_structured").pruning, 0.5) == 1.0  # a share of channels is no density
+
+
+def test_with_one_objective_half_of_the_others_must_be_better():
+    stop = Stop(rungs=["50%"], warmup=4)
+    others = [{"accuracy": each} for each in (0.5, 0.6, 0.7, 0.8)]
+    assert verdict(stop, {"accuracy": 0.65}, others, ["accuracy"]) is None
+    assert "by 3 of the 4" in verdict(stop, {"accuracy": 0.55}, others, ["accuracy"])
 
 
 def test_rungs_by_hand():
