@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,10 @@ from snnsl_plugin.cli.arguments import (
     own,
     started_with,
 )
-from snnsl_plugin.errors import UsageError
+from snnsl_plugin.errors import SnnslError, UsageError
+
+if TYPE_CHECKING:
+    from snnsl_plugin.recipe.schema import Recipe as Loaded
 
 #: Where a database's address may stand that holds a password.
 _STORAGE = "SNNSL_STORAGE"
@@ -70,34 +73,40 @@ def tune(
         raise UsageError("--dry-run and --resume exclude each other: a dry run trains nothing")
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    from snnsl_plugin.cli.tuning import Watching, print_space, print_study
     from snnsl_plugin.recipe.load import load
     from snnsl_plugin.training.torchrun import from_environment, together
-
-    said = list(overrides or [])
-    given = [*said, *([f"tune.trials={trials}"] if trials else []), *own(model, data, recipe=recipe, overrides=said)]
-    loaded, name = load(recipe, given), name_of(Path(recipe))
-    from snnsl_plugin.cli.tuning import Watching, print_space, print_study
     from snnsl_plugin.tuning import preview, run, study
 
-    study.tune_of(loaded)
-    if dry_run and not from_environment().leads:
-        return
+    def opened() -> Loaded:
+        said = list(overrides or [])
+        given = [
+            *said,
+            *([f"tune.trials={trials}"] if trials else []),
+            *own(model, data, recipe=recipe, overrides=said),
+        ]
+        return load(recipe, given)
+
     if dry_run:
-        planned = preview.preview(loaded)
-        if as_json:
-            print(json.dumps(planned, indent=1))
-        else:
-            print_space(planned)
+        if from_environment().leads:
+            planned = preview.preview(opened())
+            print(json.dumps(planned, indent=1)) if as_json else print_space(planned)
         return
     flags = [word for flag, value in (("--model", model), ("--data", data)) if value for word in (flag, value)]
     flags += ["--trials", str(trials)] if trials else []
-    command = [*started_with(), "tune", recipe, *said, *flags]
+    command = [*started_with(), "tune", recipe, *(overrides or []), *flags]
     begun: list[Path] = []
     try:
         with together() as ranks, Watching(quiet=quiet or not ranks.leads) as watching:
+            loaded = opened()
+            study.tune_of(loaded)
+            if workers and ranks.world_size > 1:
+                raise UsageError(
+                    "--workers and torchrun exclude each other: all its processes train one trial together"
+                )
             found = run.tune(
                 loaded,
-                name=name,
+                name=name_of(Path(recipe)),
                 run_dir=run_dir,
                 resume=resume,
                 storage=storage or os.environ.get(_STORAGE),
@@ -115,6 +124,7 @@ def tune(
             again = [
                 *command,
                 *(["--workers", str(workers)] if workers else []),
+                *(["--export", str(export)] if export else []),
                 "--run-dir",
                 str(begun[0]),
                 "--resume",
@@ -123,14 +133,15 @@ def tune(
         raise typer.Exit(130) from None
     if not ranks.leads:
         return
-    written = []
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        print_study(found, begun[0])
+    failed = [row for row in found["trials"] if row["state"] == "failed"]
+    if failed and not any(row["state"] in ("complete", "stopped") for row in found["trials"]):
+        raise SnnslError(f"every trial failed; trial {failed[0]['number']}: {failed[0]['why']}")
     if export is not None:
         from snnsl_plugin.tuning.export import export as write
 
-        written = write(loaded, found, export)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    print_study(found, begun[0])
-    for path in written:
-        print(f"exported: {path}")
+        for path in write(loaded, found, export):
+            typer.echo(f"exported: {path}", err=as_json)

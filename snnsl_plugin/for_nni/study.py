@@ -42,15 +42,29 @@ def check_sampler(name: Any, seed: Any) -> None:
         raise BadOption(f"seed is {seed!r}; it must be a whole number in [0, 2**32)")
 
 
-def sow(study: optuna.Study, name: str, seed: int | None) -> None:
-    """Gives the study a sampler of a seed that depends on how many trials it holds.
+def sampler_of(name: str, seed: int | None, stream: str) -> samplers.BaseSampler:
+    """A sampler whose numbers depend on the seed and a stream.
 
-    The same seed again would make a study that goes on ask the same questions again.
+    The same numbers again would make a study that goes on ask the same questions again. `qmc` counts in the study, and
+    must keep its seed; what it cannot count in, such as words, it draws from the stream.
+
+    Args:
+        name: one of `SAMPLERS`.
+        seed: any whole number; None for numbers that differ each time.
+        stream: what tells this use of the seed from others.
     """
+    if seed is None:
+        return SAMPLERS[name]()
+    drawn = zlib.crc32(f"{seed}/{stream}".encode())
+    if name == "qmc":
+        return SAMPLERS[name](seed=seed % 2**32, independent_sampler=samplers.RandomSampler(seed=drawn))
+    return SAMPLERS[name](seed=drawn)
+
+
+def sow(study: optuna.Study, name: str, seed: int | None) -> None:
+    """Gives the study a sampler of a seed that depends on how many trials it holds."""
     held = len(study.get_trials(deepcopy=False))
-    if seed is not None and held and name != "qmc":  # which counts in the study, and must keep its seed
-        seed = zlib.crc32(f"{seed}/{held}".encode())
-    study.sampler = SAMPLERS[name](seed=seed)
+    study.sampler = sampler_of(name, seed, str(held)) if held or name == "qmc" else SAMPLERS[name](seed=seed)
 
 
 def open_study(optimize_mode: Any, storage: Any, study_name: Any) -> optuna.Study:

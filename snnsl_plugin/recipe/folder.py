@@ -139,11 +139,14 @@ def _taken(name: str, root: Path) -> list[int]:
 
 
 def _newest_unfinished(name: str, digest: str, root: Path) -> Path:
+    done: list[Path] = []
     for number in sorted(_taken(name, root), reverse=True):
         path = root / f"{name}-{number:03d}"
         held = identity(path)
-        if held and held["digest"] == digest and (result(path) or {}).get("status") != "finished":
-            return path
+        if held and held["digest"] == digest:
+            if (result(path) or {}).get("status") != "finished":
+                return path
+            done.append(path)
     others = [
         f"{root / f'{name}-{number:03d}'}"
         for number in _taken(name, root)
@@ -151,4 +154,7 @@ def _newest_unfinished(name: str, digest: str, root: Path) -> Path:
         and (result(root / f"{name}-{number:03d}") or {}).get("status") != "finished"
     ]
     near = f"; unfinished with other settings: {', '.join(others)} (resume its recipe.yaml)" if others else ""
+    near += (
+        f"; {done[0]} is finished: name it with --run-dir to see it again, or to add trials to a study" if done else ""
+    )
     raise BadOption(f"no unfinished run of this recipe in {root}/{name}-*: leave out --resume to start one{near}")

@@ -98,6 +98,7 @@ def train(
                 tree = _tree(made, saved, own)  # made by all ranks: their counts are added up
                 if ranks.leads:
                     checkpoint.save(run_dir / folder.CHECKPOINT, tree)
+                event = replace(event, elapsed=saved["wall"])
             with ranks.agreed():  # one that stops it stops it for all
                 on_event(event)
         result: dict[str, Any] = saved["result"] or _finish(

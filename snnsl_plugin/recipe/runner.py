@@ -20,9 +20,6 @@ from snnsl_plugin.tracking.status import mlflow_run_id
 from snnsl_plugin.training.events import Event
 from snnsl_plugin.training.ranks import ALONE, Ranks
 
-#: how a run ended that an error ended
-_STATUS: dict[type[BaseException], str] = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
-
 OnEvent = Callable[[str, Event], None]
 Judge = Literal["test", "validation"]
 
@@ -99,7 +96,7 @@ def run(
 
             def ended(error: BaseException) -> None:
                 if ranks.leads and isinstance(error, Exception | KeyboardInterrupt):
-                    told = {"status": _STATUS.get(type(error), "failed"), "error": str(error)}
+                    told = {"status": _status(error), "error": str(error)}
                     with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
                         folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
 
@@ -187,6 +184,12 @@ def dense_recipe(recipe: Recipe) -> Recipe:
     plain = recipe.model_dump(mode="json", by_alias=True)
     plain |= {"pruning": {"type": "dense"}, "distillation": None, "dense_baseline": False, "tune": None}
     return Recipe.model_validate(plain)
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, Stopped):
+        return "stopped"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _draw(run_dir: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from snnsl_plugin.errors import BadRecipe, did_you_mean
+from snnsl_plugin.errors import BadOption, BadRecipe, did_you_mean
 from snnsl_plugin.recipe.document import Document, Place, Problem, dotted
 from snnsl_plugin.recipe.problems import problems
+from snnsl_plugin.recipe.rungs import epochs_of
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.tune_types import AnyParameter, Pick
 
@@ -69,6 +70,9 @@ def check(recipe: Recipe, document: Document) -> list[Problem]:
         document: where it was read from, for the places.
     """
     found: list[Problem] = []
+    if why := _late(recipe, recipe.train.epochs):
+        keys = ("tune", "stop", "rungs")
+        found.append(Problem(document.place(keys), dotted(keys), why))
     for key, parameter in recipe.tune.space.items() if recipe.tune else ():
         place, path = document.place(("tune", "space", key)), dotted(("tune", "space", key))
         if key.partition(".")[0] in _FIXED:
@@ -81,12 +85,25 @@ def check(recipe: Recipe, document: Document) -> list[Problem]:
             continue
         for value in _ends(parameter):
             try:
-                changed(recipe, {**parameter.when, key: value})
+                epochs = changed(recipe, {**parameter.when, key: value}).train.epochs
+                if epochs != recipe.train.epochs and (why := _late(recipe, epochs)):
+                    found.append(Problem(place, path, f"{value!r} leaves no trial to be stopped: {why}"))
+                    break
             except BadRecipe as error:
                 why = error.problems[0].removeprefix("a point of the space: ")
                 found.append(Problem(place, path, f"{value!r} makes no recipe: {why}"))
                 break
     return found
+
+
+def _late(recipe: Recipe, epochs: int) -> str:
+    """Why no rung of the recipe falls before the last of so many epochs; empty where one does, or none is asked for."""
+    try:
+        if recipe.tune and recipe.tune.stop:
+            epochs_of(recipe.tune.stop, epochs)
+    except BadOption as error:
+        return str(error)
+    return ""
 
 
 def _ends(parameter: AnyParameter) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import remainder
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -42,6 +43,8 @@ class Float(Parameter):
     @model_validator(mode="after")
     def _possible(self) -> Float:
         _check_ends(self.low, self.high, self.log, self.step is not None)
+        if self.step and abs(remainder(self.high - self.low, self.step)) > 1e-6 * self.step:
+            raise problem(f"is met by no step of {self.step:g} from {self.low:g}: change it, or the step", "high")
         return self
 
 
@@ -59,6 +62,8 @@ class Int(Parameter):
     @model_validator(mode="after")
     def _possible(self) -> Int:
         _check_ends(self.low, self.high, self.log, self.step != 1)
+        if (self.high - self.low) % self.step:
+            raise problem(f"is met by no step of {self.step} from {self.low}: change it, or the step", "high")
         return self
 
 
@@ -160,7 +165,7 @@ class Tune(Block):
             raise problem("needs an end: trials, hours, or both", "trials")
         if self.sampler == "cmaes" and len(self.objectives) > 1:
             raise problem("cmaes knows one objective: keep one, or choose another sampler", "sampler")
-        if self.storage and re.search(r"://[^/@:]*:[^@]*@", self.storage):
+        if self.storage and re.search(r"://[^/@:]*:[^@]*@|[?&](ssl)?password=", self.storage):
             raise problem("must not hold a password, which would be in every copy: use --storage", "storage")
         for name in self.constraints:
             if name not in MEASURES:

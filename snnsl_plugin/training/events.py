@@ -61,6 +61,7 @@ class Epoch:
         connections: weights on a live path, a count; None after an epoch that is not to be counted.
         synops_per_sample: synaptic operations on the validation part; likewise.
         energy_pj_per_sample: the energy model's total there; likewise.
+        elapsed: wall seconds of the run so far, those before an interruption too; known to runs of recipes.
     """
 
     epoch: int
@@ -77,6 +78,7 @@ class Epoch:
     connections: int | None = None
     synops_per_sample: float | None = None
     energy_pj_per_sample: float | None = None
+    elapsed: float = 0.0
 
 
 Event: TypeAlias = Step | MaskUpdate | Epoch

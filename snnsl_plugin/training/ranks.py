@@ -119,7 +119,7 @@ class Ranks:
         try:
             yield
         except BaseException as error:
-            with _undisturbed() if self.world_size > 1 else nullcontext():
+            with undisturbed() if self.world_size > 1 else nullcontext():
                 if self.world_size > 1 and is_loss(error):
                     gone = lost(self, error, way_out)
                     at_end(gone)
@@ -149,7 +149,8 @@ def lost(ranks: Ranks, error: BaseException, way_out: str) -> LostRank:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
+    """A block in which interrupts and torchrun's SIGTERM are ignored, for the last words of a process."""
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's own
         yield
         return

@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import OptunaError
-from optuna.trial import BaseTrial, Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from snnsl_plugin.errors import BadCheckpoint, BadOption, LostRank, SnnslError, Stopped
+from snnsl_plugin.errors import (
+    BadCheckpoint,
+    BadOption,
+    Disconnected,
+    Diverged,
+    RankFailed,
+    SnnslError,
+    Stopped,
+    UsageError,
+)
 from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe.rungs import epochs_of
 from snnsl_plugin.recipe.runner import run
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.space import changed
@@ -23,7 +33,8 @@ from snnsl_plugin.recipe.tune_types import Tune
 from snnsl_plugin.training.events import Epoch, Event
 from snnsl_plugin.training.ranks import ALONE, Ranks
 from snnsl_plugin.tuning import measures, stopping
-from snnsl_plugin.tuning.ledger import MEASURED, RETRY_OF, WHY, Ledger
+from snnsl_plugin.tuning.database import Unreachable
+from snnsl_plugin.tuning.ledger import MEASURED, RETRY_OF, RUNG, TICKET, WHY, Ledger
 from snnsl_plugin.tuning.proposals import values_of
 
 _log = logging.getLogger(__name__)
@@ -32,17 +43,25 @@ RUNS = "runs"
 TRIAL = "trial.json"
 #: What belongs to a folder, or to the end of an attempt, and not to the training.
 _STAYS = ("tracking", ".lock", TRIAL, folder.RESULT, folder.REPORT)
+#: Errors that every rank raises where one does; after any other the ranks are out of step, and the job must end.
+_MET_BY_ALL = (UsageError, Stopped, Diverged, Disconnected, RankFailed)
 #: Seconds after which a database that does not answer is given up, and between two questions at first.
 _PATIENCE, _FIRST = 600.0, 1.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended: `complete`, `stopped`, `failed`, or `late` where somebody else had taken it over."""
+    """How an attempt ended.
+
+    Attributes:
+        number: of the trial.
+        state: `complete`, `stopped`, `failed`, or `late` where somebody else had taken it over.
+        unexpected: whether it was an error that is none of ours, after which a process may be broken.
+    """
 
     number: int
     state: str
-    why: str = ""
+    unexpected: bool = False
 
 
 def name_of(number: int) -> str:
@@ -77,39 +96,37 @@ def carry_out(
         How it ended; whatever it was, the study knows it.
 
     Raises:
-        LostRank: another rank is gone; the trial is left open, and its ticket can be given back.
+        OSError: a disk or network that fails is no fault of the trial's, which is left open: its ticket can be given
+            back. So it is with
+        LostRank: another rank is gone; and, with several ranks,
+        Exception: what one of them alone may have met, as the others wait for it.
     """
-    began = time.perf_counter()
     seen = shared or trial
     if seen is None:
         raise BadOption("carry_out needs a trial, or with several ranks a shared one")
     values, number, retry_of = values_of(tune.space, seen.params), seen.number, seen.user_attrs.get(RETRY_OF)
     run_dir = study_dir / RUNS / name_of(number)
     rungs: dict[int, dict[str, float]] = {}
+    ticket = trial.user_attrs.get(TICKET) if trial else None
     objectives: list[str] = list(tune.objectives)
 
     def listen(phase: str, event: Event) -> None:
         if not isinstance(event, Epoch) or ledger is None or trial is None:
             return
         if tune.stop and event.connections is not None:
-            reached = rungs[event.epoch] = _reached(event, time.perf_counter() - began)
-            if not patiently(lambda: ledger.note(trial, f"rung/{event.epoch}", reached)):
+            reached = rungs[event.epoch] = _reached(event)
+            if not patiently(lambda: ledger.note(trial, f"{RUNG}{event.epoch}", reached)):
                 raise Stopped("it was taken for dead, and another worker has it")
-            others = [
-                other.user_attrs[f"rung/{event.epoch}"]
-                for other in patiently(ledger.trials)
-                if other.number != number and f"rung/{event.epoch}" in other.user_attrs
-            ]
+            others = _others(patiently(ledger.trials), ticket, f"{RUNG}{event.epoch}")
             left = stopping.left_over(point.pruning, event.density)
-            if why := stopping.verdict(tune.stop, reached, others, objectives, left):
+            if why := stopping.verdict(tune.stop, reached, others, objectives, tune.constraints, left):
                 raise Stopped(f"stopped after epoch {event.epoch}: {why}")
         on_epoch(event)
 
     measured: dict[str, float] = {}
-    state, why = TrialState.FAIL, ""
+    state, why, unexpected = TrialState.FAIL, "", False
     try:
-        if ranks.leads:
-            _take_over(study_dir, retry_of, run_dir)
+        ranks.first(lambda: _take_over(study_dir, retry_of, run_dir))
         point = changed(recipe, values)
         result = run(
             point,
@@ -125,13 +142,20 @@ def carry_out(
     except Stopped as stopped:
         state, why = TrialState.PRUNED, str(stopped)
         measured = rungs[max(rungs)] if rungs else {}
-    except LostRank:
+    except SnnslError as error:  # what a training meets is that trial's failure, and no other's
+        if ranks.world_size > 1 and not isinstance(error, _MET_BY_ALL):
+            raise
+        why = str(error)
+        _log.warning("trial %d failed: %s", number, why)
+    except OSError:
         raise
-    except Exception as error:  # what a training meets is that trial's failure, and no other's
+    except Exception as error:
+        if ranks.world_size > 1:
+            raise
+        why, unexpected = f"{type(error).__name__}: {error}", True
         _log.warning("trial %d failed", number, exc_info=True)
-        why = str(error) if isinstance(error, SnnslError) else f"{type(error).__name__}: {error}"
     if ledger is None or trial is None:
-        return Ended(number, "told by the first rank")
+        return Ended(number, "late")
     constraints = measures.violations(tune.constraints, measured) if measured else {}
     known = patiently(
         lambda: ledger.tell(
@@ -145,7 +169,7 @@ def carry_out(
     word = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped"}.get(state, "failed") if known else "late"
     told = "failed" if word == "late" else word
     write(run_dir, number, told, values, measured, constraints, why, retry_of)
-    return Ended(number, word, why)
+    return Ended(number, word, unexpected)
 
 
 def write(
@@ -191,7 +215,7 @@ def patiently(ask: Callable[[], Any]) -> Any:
     while True:
         try:
             return ask()
-        except (SQLAlchemyError, OptunaError) as error:
+        except (SQLAlchemyError, OptunaError, Unreachable) as error:
             if time.monotonic() > until:
                 reason = str(error.__cause__ or error).splitlines()[0]
                 raise SnnslError(
@@ -204,16 +228,22 @@ def patiently(ask: Callable[[], Any]) -> Any:
 
 
 def _looked_at(tune: Tune, point: Recipe) -> list[int]:
-    return stopping.epochs_of(tune.stop, point.train.epochs) if tune.stop else []
+    return epochs_of(tune.stop, point.train.epochs) if tune.stop else []
 
 
-def _reached(event: Epoch, seconds: float) -> dict[str, float]:
+def _others(trials: list[FrozenTrial], ticket: int | None, rung: str) -> list[dict[str, float]]:
+    """What the latest attempt at each other ticket has reached at a rung."""
+    reached = {each.user_attrs.get(TICKET): each.user_attrs.get(rung) for each in trials}
+    return [measured for other, measured in reached.items() if other != ticket and measured]
+
+
+def _reached(event: Epoch) -> dict[str, float]:
     return {
         "accuracy": event.validation_accuracy,
         "connections": float(event.connections or 0),
         "synops": float(event.synops_per_sample or 0.0),
         "energy": float(event.energy_pj_per_sample or 0.0),
-        "wall_time": seconds,
+        "wall_time": event.elapsed,
     }
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ class Crew:
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():
-            self._heard.put(Heard(name, json.loads(line)))
+            with suppress(ValueError):  # the last line of one that was killed may be cut off
+                self._heard.put(Heard(name, json.loads(line)))
         code = process.wait()
         self._heard.put(Heard(name, death=_death(code, self._study_dir / "logs" / f"worker-{name}.log")))
 

@@ -9,7 +9,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from filelock import FileLock, Timeout
@@ -21,9 +20,6 @@ from sqlalchemy.pool import NullPool
 
 from snnsl_plugin.errors import BadOption, MissingExtra, SnnslError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 #: How long one worker waits for the others, each of which holds the lock for as long as a sampler thinks.
 _PATIENCE = 600.0
 #: After this long the server takes the lock from a session that does nothing, such as that of a machine that is gone.
@@ -31,6 +27,10 @@ _IDLE = "300s"
 #: A missed sign of life may be a slow disk; so many in a row are a dead worker.
 _MISSED = 4
 _TO_A_SERVER = {"connect_timeout": 10}
+
+
+class Unreachable(BadOption):
+    """A database cannot be reached or written: wrong from the beginning, or away for a while."""
 
 
 class Database:
@@ -62,14 +62,11 @@ class Database:
     def _sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
 
-    def storage(
-        self, heartbeat: int, stale: Callable[[optuna.Study, optuna.trial.FrozenTrial], None] | None = None
-    ) -> optuna.storages.RDBStorage:
+    def storage(self, heartbeat: int) -> optuna.storages.RDBStorage:
         """Optuna's storage, its tables made if need be.
 
         Args:
-            heartbeat: seconds between two signs of life of a trial.
-            stale: is told of trials whose worker has given none for four times as long.
+            heartbeat: seconds between two signs of life of a trial; one without any for four times as long is dead.
 
         Raises:
             BadOption: the database cannot be reached or written.
@@ -85,8 +82,11 @@ class Database:
                 },
                 heartbeat_interval=heartbeat,
                 grace_period=_MISSED * heartbeat,
-                heartbeat_stale_trial_callback=stale,
             )
+
+    def expect_(self, storage: optuna.storages.RDBStorage, heartbeat: int) -> None:
+        """Sets another time between two signs of life."""
+        storage.heartbeat_interval, storage.grace_period = heartbeat, _MISSED * heartbeat
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Database:
         """Turns what the database raises into one sentence, without its password.
 
         Raises:
-            BadOption: the database cannot be reached or written.
+            Unreachable: the database cannot be reached or written.
         """
         try:
             yield
@@ -132,7 +132,7 @@ class Database:
             where = (
                 "the folder and its rights" if self._sqlite else "that the server runs, its address, and your rights"
             )
-            raise BadOption(
+            raise Unreachable(
                 f"storage {self.shown}: {reason[0] if reason else type(error).__name__}: check {where}"
             ) from error
 
@@ -147,6 +147,11 @@ def _checked(url: str) -> URL:
         raise BadOption(
             "storage is not the URL of a database, e.g. sqlite:///study.db or postgresql://user@host/name"
         ) from None
+    if "password" in found.query:  # where nothing would hide it
+        rest = {key: value for key, value in found.query.items() if key != "password"}
+        found = found.set(password=str(found.query["password"]), query=rest)
+    if "sslpassword" in found.query:
+        raise BadOption("storage must not hold an sslpassword, which is shown with the rest: use a key without one")
     kind = found.get_backend_name()
     if kind == "sqlite":
         if not found.database or found.database == ":memory:":

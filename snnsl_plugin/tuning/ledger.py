@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from snnsl_plugin.errors import BadOption
-from snnsl_plugin.for_nni.study import SAMPLERS
+from snnsl_plugin.for_nni.study import sampler_of
 from snnsl_plugin.tuning.database import Database
 from snnsl_plugin.tuning.measures import directions
 from snnsl_plugin.tuning.proposals import Space, suggest
@@ -29,6 +27,10 @@ from snnsl_plugin.tuning.proposals import Space, suggest
 _log = logging.getLogger(__name__)
 #: Attributes of a trial.
 TICKET, HOLDER, RETRY_OF, ATTEMPT, WHY, MEASURED = "ticket", "holder", "retry_of", "attempt", "why", "measured"
+#: On a trial whose worker is gone: the attempts that its ticket has used up.
+LOST = "lost"
+#: What begins the attributes that hold measures at a rung; an attempt inherits them from the one before.
+RUNG = "rung/"
 #: Workers that may die over one ticket before it is given up.
 ATTEMPTS = 3
 _LOST = "its worker died"
@@ -61,7 +63,8 @@ class Ledger:
     Args:
         database: where it lives.
         terms: what it is.
-        heartbeat: seconds between two signs of life of a trial.
+        heartbeat: seconds between two signs of life of a trial; that of the study where it is there already, as one
+            machine must not bury what another still holds to be alive.
         identity: the study's name for itself on all machines, given to a study that is made here.
 
     Raises:
@@ -69,15 +72,13 @@ class Ledger:
     """
 
     def __init__(self, database: Database, terms: Terms, *, heartbeat: int, identity: str) -> None:
-        self._database, self._heartbeat = database, heartbeat
+        self._database = database
         #: where it lives, without a password
         self.shown = database.shown
-        self._storage = database.storage(heartbeat, lambda study, trial: self._again(trial, _LOST, counts=True))
+        self._storage = database.storage(heartbeat)
         with database.explained(), database.alone(), quiet():
             names = optuna.get_all_study_names(self._storage)
-            #: whether somebody else had made the study
-            self.joined = terms.name in names
-            if self.joined:
+            if terms.name in names:
                 self.study = optuna.load_study(study_name=terms.name, storage=self._storage)
                 self._check(terms)
             else:
@@ -87,23 +88,38 @@ class Ledger:
                 self.study.set_metric_names(terms.objectives)
                 self.study.set_user_attr("digest", terms.digest)
                 self.study.set_user_attr("identity", identity)
-                self.study.set_user_attr("created", time.time())
+                self.study.set_user_attr("heartbeat", heartbeat)
+            #: whether somebody else had made the study
+            self.joined = self.identity != identity
+            #: seconds between two signs of life of a trial
+            self.heartbeat = int(self.study.user_attrs.get("heartbeat", heartbeat))
+            database.expect_(self._storage, self.heartbeat)
 
     @property
     def identity(self) -> str:
         """The study's name for itself, the same on every machine."""
         return str(self.study.user_attrs["identity"])
 
-    def fill(self, total: int, first: Mapping[str, Any]) -> None:
+    def fill(self, total: int | None, first: Mapping[str, Any]) -> None:
         """Makes tickets until there are so many in all.
 
         Args:
-            total: tickets of the whole study.
+            total: tickets of the whole study; None for one at least.
             first: what the first one tries; a sampler decides what is left open.
+
+        Raises:
+            BadOption: more tickets wait than `total` leaves room for.
         """
         with self._database.explained(), self._database.alone(), quiet():
+            self._put_back()
             held = {trial.user_attrs.get(TICKET) for trial in self.trials()}
-            for number in range(total):
+            waiting = self.trials(TrialState.WAITING)
+            if total is not None and any(trial.user_attrs.get(TICKET, 0) >= total for trial in waiting):
+                raise BadOption(
+                    f"study {self.study.study_name!r} in {self.shown} is to have {len(held)} trials, and "
+                    f"{len(waiting)} of them wait: trials can be added, not taken away; ask for {len(held)} or more"
+                )
+            for number in range(total or 1):
                 if number not in held:
                     self.study.enqueue_trial(dict(first) if number == 0 else {}, user_attrs={TICKET: number})
 
@@ -121,18 +137,15 @@ class Ledger:
             A trial that runs; None where no ticket waits.
         """
         with self._database.alone(), quiet():
+            self._bury_unsigned()
+            self._put_back()
             held = self.trials()
-            for trial in held:  # who takes a ticket signs it before the lock is free again
-                if trial.state == TrialState.RUNNING and HOLDER not in trial.user_attrs:
-                    self._lose(trial, _LOST, counts=True)
             if not self.trials(TrialState.WAITING):
                 if not endless:
                     return None
                 self.fill(1 + len({trial.user_attrs.get(TICKET) for trial in held}), {})
             begun = sum(trial.state != TrialState.WAITING for trial in held)
-            if sampler != "qmc":  # which counts in the study, and must keep its seed
-                seed = zlib.crc32(f"{seed}/{holder.worker}/{begun}".encode())
-            self.study.sampler = SAMPLERS[sampler](seed=seed)
+            self.study.sampler = sampler_of(sampler, seed, f"{holder.worker}/{begun}")
             taken = self.study.ask()
             # A trial without a sign of life is never called dead, so that comes before the signature.
             self._storage.record_heartbeat(taken._trial_id)
@@ -146,7 +159,7 @@ class Ledger:
         over = threading.Event()
 
         def beat() -> None:
-            while not over.wait(self._heartbeat):
+            while not over.wait(self.heartbeat):
                 try:
                     self._storage.record_heartbeat(trial._trial_id)
                 except (SQLAlchemyError, OptunaError) as error:
@@ -199,7 +212,7 @@ class Ledger:
             self.study.tell(trial, values, state=state)
         return True
 
-    def lose(self, holder: Holder | None, why: str, *, place: str = "", counts: bool = True) -> list[int]:
+    def lose(self, holder: Holder | None, why: str, *, place: str = "", counts: bool = True) -> dict[int, bool]:
         """Gives back the tickets of a worker that is gone, or of all workers of a place.
 
         Args:
@@ -209,41 +222,64 @@ class Ledger:
             counts: whether it counts as an attempt: one that was interrupted on purpose does not.
 
         Returns:
-            Numbers of the trials that were lost.
+            The numbers of the trials that were lost, each with whether somebody else will try again.
         """
-        lost = []
+        lost: dict[int, bool] = {}
         self._storage.remove_session()  # an interrupt may have left a transaction open
-        with self._database.explained(), self._database.alone(), quiet():
+        with self._database.alone(), quiet():
             for trial in self.trials(TrialState.RUNNING):
                 by = Holder(*trial.user_attrs.get(HOLDER, ("", "")))
                 if by == holder or (holder is None and by.place == place):
-                    self._lose(trial, why, counts=counts)
-                    lost.append(trial.number)
+                    lost[trial.number] = self._lose(trial, why, counts=counts)
+            self._put_back()
         return lost
 
     def bury(self) -> None:
         """Gives back the tickets of workers anywhere that have given no sign of life."""
         with self._database.alone(), quiet():
-            optuna.storages.fail_stale_trials(self.study)
+            self._bury_unsigned()
+            stale = set(self._storage._get_stale_trial_ids(self.study._study_id))
+            for trial in self.trials(TrialState.RUNNING):
+                if trial._trial_id in stale:
+                    self._lose(trial, "it has given no sign of life", counts=True)
+            self._put_back()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """All trials, or those in some states, in the order of their numbers."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def _lose(self, trial: FrozenTrial, why: str, *, counts: bool) -> None:
-        self._storage.set_trial_user_attr(trial._trial_id, WHY, why)
-        self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        self._again(trial, why, counts=counts)
+    def _bury_unsigned(self) -> None:
+        # Who takes a ticket signs it before the lock is free again.
+        for trial in self.trials(TrialState.RUNNING):
+            if HOLDER not in trial.user_attrs:
+                self._lose(trial, _LOST, counts=True)
 
-    def _again(self, trial: FrozenTrial, why: str, *, counts: bool) -> None:
-        """Puts a lost ticket back; the lock is held by the caller."""
+    def _lose(self, trial: FrozenTrial, why: str, *, counts: bool) -> bool:
+        """Fails a trial; whether its ticket can go back, which `_put_back` then does."""
         attempt = int(trial.user_attrs.get(ATTEMPT, 0)) + counts
+        for key, value in ((WHY, why), (LOST, attempt)):
+            self._storage.set_trial_user_attr(trial._trial_id, key, value)
+        self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
         if attempt >= ATTEMPTS:
             _log.warning("trial %d is given up: %s, as in the %d attempts before", trial.number, why, ATTEMPTS - 1)
-            return
-        self.study.enqueue_trial(
-            trial.params, user_attrs={TICKET: trial.user_attrs[TICKET], RETRY_OF: trial.number, ATTEMPT: attempt}
-        )
+        return attempt < ATTEMPTS
+
+    def _put_back(self) -> None:
+        """Makes a waiting trial for each ticket that was lost; whoever lost it may have died before he could."""
+        trials = self.trials()
+        tried_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        for trial in trials:
+            attempt = trial.user_attrs.get(LOST, ATTEMPTS)
+            if trial.state != TrialState.FAIL or attempt >= ATTEMPTS or trial.number in tried_again:
+                continue
+            inherited = {key: value for key, value in trial.user_attrs.items() if key.startswith(RUNG)}
+            # One that died before it had chosen has only what it was told to try.
+            self.study.enqueue_trial(
+                trial.system_attrs.get("fixed_params", {}) | trial.params,
+                user_attrs={
+                    **inherited, TICKET: trial.user_attrs[TICKET], RETRY_OF: trial.number, ATTEMPT: attempt,
+                },
+            )  # fmt: skip
 
     def _check(self, terms: Terms) -> None:
         held = self.study.user_attrs.get("digest")

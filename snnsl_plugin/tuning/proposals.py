@@ -14,8 +14,9 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
+from snnsl_plugin.errors import BadRecipe
 from snnsl_plugin.recipe.schema import Recipe
-from snnsl_plugin.recipe.space import value_at
+from snnsl_plugin.recipe.space import changed, value_at
 from snnsl_plugin.recipe.tune_types import AnyParameter, Float, Int, Pick
 
 Space: TypeAlias = Mapping[str, AnyParameter]
@@ -54,14 +55,18 @@ def values_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
 def own_point(recipe: Recipe) -> dict[str, Any]:
     """The recipe itself as Optuna's parameters, as far as what it says lies in its space."""
     space = recipe.tune.space if recipe.tune else {}
+    own = changed(recipe, {})
     params: dict[str, Any] = {}
     for key, parameter in _in_order(space):
-        try:
-            value = value_at(recipe, key)
-        except KeyError:
+        if not _matters(parameter, space, params):
             continue
-        if _matters(parameter, space, params) and _holds(parameter, value):
-            params[key] = label(_written(parameter, value))
+        if isinstance(parameter, Pick):
+            # A space may write `magnitude`, or leave out what is a default: what makes the same recipe is the same.
+            held = [each for each in parameter.values if _made(recipe, key, each) == own]
+        else:
+            held = [each for each in _numbers(recipe, key) if _within(parameter, each)]
+        if held:
+            params[key] = label(held[0])
     return params
 
 
@@ -85,24 +90,22 @@ def _value(parameter: AnyParameter, held: Any) -> Any:
     return next(value for value in parameter.values if label(value) == held)
 
 
-def _holds(parameter: AnyParameter, value: Any) -> bool:
-    if isinstance(parameter, Pick):
-        return any(_same(each, value) for each in parameter.values)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
+def _made(recipe: Recipe, key: str, value: Any) -> Recipe | None:
+    try:
+        return changed(recipe, {key: value})
+    except BadRecipe:
+        return None
+
+
+def _numbers(recipe: Recipe, key: str) -> list[int | float]:
+    try:
+        value = value_at(recipe, key)
+    except KeyError:
+        return []
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def _within(parameter: Float | Int, value: float) -> bool:
     if isinstance(parameter, Float) and parameter.step is None:
         return parameter.low <= value <= parameter.high
     return bool(distribution(parameter)._contains(value))
-
-
-def _written(parameter: AnyParameter, value: Any) -> Any:
-    """The value as the space writes it: a recipe says `{name: magnitude}` where a space may say `magnitude`."""
-    if not isinstance(parameter, Pick):
-        return value
-    return next(each for each in parameter.values if _same(each, value))
-
-
-def _same(written: Any, value: Any) -> bool:
-    if isinstance(value, dict) and isinstance(written, str):
-        return {key for key in value if value[key] is not None} <= {"name"} and value.get("name") == written
-    return bool(written == value) and isinstance(written, bool) == isinstance(value, bool)

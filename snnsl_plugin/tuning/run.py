@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from snnsl_plugin.errors import BadOption, RunFolderInUse, SnnslError
+from snnsl_plugin.for_nni.study import check_sampler
 from snnsl_plugin.models._permission import permit
 from snnsl_plugin.recipe import assemble, data_parallel, folder
 from snnsl_plugin.recipe.load import dump
@@ -25,13 +26,13 @@ from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.sharing import adopt_identity
 from snnsl_plugin.training.checkpoint import write_text
 from snnsl_plugin.training.events import Epoch
-from snnsl_plugin.training.ranks import ALONE, Ranks
+from snnsl_plugin.training.ranks import ALONE, Ranks, undisturbed
 from snnsl_plugin.tuning import collect, study, together
-from snnsl_plugin.tuning.attempt import mark_lost, patiently
+from snnsl_plugin.tuning.attempt import RUNS, mark_lost, patiently
 from snnsl_plugin.tuning.crew import Crew, Heard
+from snnsl_plugin.tuning.database import Database
 from snnsl_plugin.tuning.ledger import Holder
 from snnsl_plugin.tuning.proposals import own_point
-from snnsl_plugin.tuning.stopping import epochs_of
 
 #: Seconds between two looks at the study, which others may change as well.
 _LOOK = 1.0
@@ -107,22 +108,30 @@ def tune(
     if not ranks.leads:
         together.follow(recipe, ranks)
         return {}
-    own, storage = study.digest(recipe), storage or study.tune_of(recipe).storage
-    place, opened = uuid.uuid4().hex, None
-    if storage and not resume:
-        opened = study.open_study(recipe, name, storage, place)  # what is wrong is said before a folder is made
+    own, opened, place = study.digest(recipe), None, uuid.uuid4().hex
+    block = study.tune_of(recipe)
+    title, url = block.study or name, storage or block.storage
+    if url and not resume:
+        opened = study.open_study(recipe, title, url, place)  # what is wrong is said before a folder is made
     run_dir = folder.choose(name, own, run_dir=run_dir, resume=resume, root=root)
     with folder.held(run_dir):
         held = folder.identity(run_dir)
         if held and not resume:
             raise RunFolderInUse(f"{run_dir} was taken by another study: choose another --run-dir")
-        place = str((held or {}).get("place", place))
-        url = storage or _remembered(held) or study.default_storage(run_dir)
-        opened = opened or study.open_study(recipe, name, url, place)
-        shown = opened.ledger.shown if storage or _remembered(held) else None
+        if held:
+            place, title = str(held["place"]), str(held["study"])
+            url = _same_study(run_dir, held, block.study, storage)
+        opened = opened or study.open_study(recipe, title, url or study.default_storage(run_dir), place)
+        if held and not opened.ledger.trials() and any((run_dir / RUNS).glob("*")):
+            raise BadOption(
+                f"{run_dir} has trials that its database {opened.ledger.shown} does not know, as if it was emptied: "
+                "start the study anew with another --run-dir"
+            )
+        shown = opened.ledger.shown if url else None
+        url = url or study.default_storage(run_dir)
         created = (held or {}).get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-        identity = {"name": name, "digest": own, "seed": recipe.seed, "place": place, "created": created,
-                    "storage": shown}  # fmt: skip
+        identity = {"name": name, "digest": own, "seed": recipe.seed, "study": title, "place": place,
+                    "created": created, "storage": shown}  # fmt: skip
         folder.write_json(run_dir / folder.IDENTITY, identity)
         write_text(run_dir / folder.RECIPE, dump(recipe))
         (run_dir / folder.RESULT).unlink(missing_ok=True)
@@ -141,14 +150,15 @@ def tune(
             else:
                 with _interrupts() as asked:
                     head.work(opened.tune.workers if workers is None else workers, asked)
-            status = "finished"
+            status = "unfinished" if head.waiting() else "finished"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
-            head.end(status)
-            result = {"schema": 1, **identity, "status": status}
-            folder.write_json(run_dir / folder.RESULT, result)
+            with undisturbed() if ranks.world_size > 1 else nullcontext():
+                head.end(status)
+                result = {"schema": 1, **identity, "status": status}
+                folder.write_json(run_dir / folder.RESULT, result)
     return head.state.found
 
 
@@ -179,8 +189,9 @@ class _Head:
         self._journal.write("started", 0, recipe=self._opened.ledger.study.study_name)
         # The folder's lock is ours, so whoever worked in it is gone.
         self._lost(self._ledger.lose(None, "its worker died", place=self._opened.place, counts=False), "failed")
+        self._ledger.bury()
         # Where hours are the budget, workers make tickets as they need them, all but the first.
-        self._ledger.fill(self._opened.tune.trials or 1, own_point(self._opened.recipe))
+        self._ledger.fill(self._opened.tune.trials, own_point(self._opened.recipe))
 
     def work(self, workers: int, interrupted: Callable[[], bool]) -> None:
         """Keeps so many workers at it until no trial waits or runs anywhere, or the time is over."""
@@ -207,7 +218,7 @@ class _Head:
                 return
             for heard in crew.hear(_LOOK):
                 self._hear(heard)
-            if time.monotonic() - buried > tune.heartbeat:
+            if time.monotonic() - buried > self._ledger.heartbeat:
                 buried = time.monotonic()
                 patiently(self._ledger.bury)
 
@@ -223,11 +234,15 @@ class _Head:
             self.state.at_work.pop(number, None)
             self._look()
 
+    def waiting(self) -> bool:
+        """Whether there are trials left that nobody has begun."""
+        return bool(patiently(lambda: self._ledger.trials(TrialState.WAITING)))
+
     def end(self, status: str) -> None:
         """Ends the workers, gives their tickets back, and writes down what there is."""
         if self._crew:
             self._crew.stop()
-        if status != "finished":
+        if status in ("interrupted", "failed"):
             why = "interrupted" if status == "interrupted" else "the study ended by an error"
             self._lost(self._ledger.lose(None, why, place=self._opened.place, counts=False), "interrupted", why)
         self.state.at_work = {}
@@ -243,8 +258,9 @@ class _Head:
         said = heard.said
         if said is None:
             if heard.death:
-                lost = self._ledger.lose(Holder(self._opened.place, heard.worker), heard.death)
-                self._lost(lost, "failed", heard.death)
+                holder, why = Holder(self._opened.place, heard.worker), heard.death
+                lost = patiently(lambda: self._ledger.lose(holder, why))
+                self._lost(lost, "failed", why)
                 self._stillborn = 0 if lost else self._stillborn + 1
                 if self._stillborn >= _STILLBORN:
                     raise SnnslError(f"{_STILLBORN} workers died before they began a trial: {heard.death}")
@@ -258,11 +274,12 @@ class _Head:
             self.state.at_work.pop(said["trial"], None)
         self._listen(self.state)
 
-    def _lost(self, numbers: list[int], status: str, why: str = "its worker died") -> None:
-        mark_lost(self._run_dir, numbers, why, status)
-        for number in numbers:
+    def _lost(self, lost: dict[int, bool], status: str, why: str = "its worker died") -> None:
+        mark_lost(self._run_dir, list(lost), why, status)
+        for number, again in lost.items():
             self.state.at_work.pop(number, None)
-            self.state.said.append(f"trial {number}: {why}; its ticket is given to another worker")
+            what = "its ticket goes to another worker" if again else "given up, as after the attempts before"
+            self.state.said.append(f"trial {number}: {why}; {what}")
 
     def _look(self, status: str = "unfinished") -> None:
         """Reads the study, and writes down what is new of it."""
@@ -314,16 +331,41 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _rehearse(recipe: Recipe, ranks: Ranks) -> None:
     """Says what cannot work before anything is made: the data, the network, the patterns, the rungs."""
-    block = study.tune_of(recipe)
-    if block.stop:
-        epochs_of(block.stop, recipe.train.epochs)
+    check_sampler(study.tune_of(recipe).sampler, 0)
+    if ranks.world_size > 1:
+        together.check()
     data_parallel.check(recipe, ranks)
     with ranks.agreed():
         assemble.assemble(recipe, assemble.data(recipe))
 
 
-def _remembered(held: dict[str, Any] | None) -> str | None:
-    url = (held or {}).get("storage")
+def _same_study(run_dir: Path, held: dict[str, Any], title: str | None, storage: str | None) -> str | None:
+    """The URL of the database in which the study of a folder lives; None for the file in that folder.
+
+    Args:
+        run_dir: the folder.
+        held: what it says of itself.
+        title: the study's name as the recipe gives it.
+        storage: the URL as the call gives it.
+
+    Raises:
+        BadOption: recipe or call mean another study; or the URL had a password, which is kept nowhere.
+    """
+    if title and title != held["study"]:
+        raise BadOption(
+            f"{run_dir} belongs to study {held['study']!r}, not to {title!r}: leave out tune.study, or choose another "
+            "--run-dir"
+        )
+    url = held["storage"]
+    if storage:
+        known, given = (Database(each).shown.replace(":***@", "@") for each in (
+            url or study.default_storage(run_dir), storage
+        ))  # fmt: skip
+        if known != given:
+            raise BadOption(
+                f"{run_dir} has its study in {known}, not in {given}: leave out --storage, or choose another --run-dir"
+            )
+        return storage if url else None
     if url and ":***@" in url:
         raise BadOption(f"the study is in {url}, and its password is kept nowhere: give --storage again")
     return str(url) if url else None

@@ -9,38 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from snnsl_plugin.errors import BadOption
 from snnsl_plugin.recipe.options import Choice, build
-from snnsl_plugin.recipe.tune_types import Stop
-from snnsl_plugin.training.duration import steps
-from snnsl_plugin.tuning.measures import dominates
+from snnsl_plugin.recipe.tune_types import Limit, Stop
+from snnsl_plugin.tuning.measures import dominates, violations
 
 #: Costs that fall with the connections.
 _SHRINKING = ("connections", "synops", "energy")
-#: Steps in which an epoch is cut here: how many it really has makes no difference to a share of the training.
-_FINE = 1000
-
-
-def epochs_of(stop: Stop, epochs: int) -> list[int]:
-    """The epochs after which trials are looked at, in ascending order, the last one left out.
-
-    A share falls at the end of the epoch in which it lies.
-
-    Raises:
-        BadOption: no rung lies before the last epoch.
-
-    Example:
-        >>> epochs_of(Stop(rungs=["25%", "2ep"]), epochs=12)
-        [2, 3]
-    """
-    at = {-(-steps(rung, total_steps=epochs * _FINE, steps_per_epoch=_FINE) // _FINE) for rung in stop.rungs}
-    found = sorted(epoch for epoch in at if 0 < epoch < epochs)
-    if not found:
-        raise BadOption(
-            f"tune.stop.rungs: none of {', '.join(stop.rungs)} lies before the last of {epochs} epochs: name an "
-            "earlier one, e.g. 25%"
-        )
-    return found
 
 
 def verdict(
@@ -48,6 +22,7 @@ def verdict(
     own: Mapping[str, float],
     others: Sequence[Mapping[str, float]],
     objectives: list[str],
+    limits: Mapping[str, Limit],
     left: float = 1.0,
 ) -> str | None:
     """Why a trial is stopped, in words; None where it goes on.
@@ -60,6 +35,7 @@ def verdict(
         own: its measures at the rung.
         others: those of the other trials at the same rung.
         objectives: names of measures.
+        limits: those of the study: another that is beyond one beats nobody.
         left: the share of its connections at the rung that it will have in the end, in [0, 1].
     """
     if stop.floor is not None and own["accuracy"] < stop.floor:
@@ -67,7 +43,8 @@ def verdict(
     if not stop.dominated or len(others) < stop.warmup:
         return None
     becomes = {name: value * left if name in _SHRINKING else value for name, value in own.items()}
-    beaten = sum(dominates(other, becomes, objectives) for other in others)
+    within = [other for other in others if max(violations(limits, other).values(), default=0.0) <= 0]
+    beaten = sum(dominates(other, becomes, objectives) for other in within)
     if beaten > (0 if len(objectives) > 1 else len(others) / 2):
         return f"even as sparse as it is to become it is beaten by {beaten} of the {len(others)} that came this far"
     return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from optuna.trial import Trial
 
 from snnsl_plugin.errors import BadCheckpoint, BadRecipe
 from snnsl_plugin.recipe import folder
@@ -15,7 +16,7 @@ from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.tune_types import Tune
 from snnsl_plugin.tuning.database import Database
-from snnsl_plugin.tuning.ledger import Ledger, Terms
+from snnsl_plugin.tuning.ledger import Holder, Ledger, Terms
 
 #: What may differ between two machines, or two calls, that work on one study.
 _MAY_DIFFER = {"trials", "hours", "workers", "storage", "heartbeat", "study"}
@@ -37,6 +38,11 @@ class Opened:
     tune: Tune
     ledger: Ledger
     place: str
+
+    def claim(self, holder: Holder) -> Trial | None:
+        """Takes a ticket, as `Ledger.claim`."""
+        tune = self.tune
+        return self.ledger.claim(holder, tune.space, tune.sampler, self.recipe.seed, endless=tune.trials is None)
 
 
 def tune_of(recipe: Recipe) -> Tune:
@@ -68,7 +74,7 @@ def open_study(recipe: Recipe, name: str, storage: str, place: str) -> Opened:
 
     Args:
         recipe: that is searched.
-        name: of the recipe, and of the study unless its block says otherwise.
+        name: of the study.
         storage: URL of the database.
         place: name of the study's folder on this machine.
 
@@ -76,8 +82,8 @@ def open_study(recipe: Recipe, name: str, storage: str, place: str) -> Opened:
         BadOption: the database cannot be used, or holds another study of that name.
     """
     tune = tune_of(recipe)
-    terms = Terms(tune.study or name, digest(recipe), list(tune.objectives))
-    ledger = Ledger(Database(storage), terms, heartbeat=tune.heartbeat, identity=uuid.uuid4().hex)
+    terms = Terms(name, digest(recipe), list(tune.objectives))
+    ledger = Ledger(Database(storage), terms, heartbeat=tune.heartbeat, identity=place)
     return Opened(recipe, tune, ledger, place)
 
 
@@ -90,4 +96,4 @@ def reopen(study_dir: Path, storage: str) -> Opened:
     held = folder.identity(study_dir)
     if held is None or "place" not in held:
         raise BadCheckpoint(f"{study_dir} holds no study: start one with snnsl tune")
-    return open_study(load(study_dir / folder.RECIPE), held["name"], storage, held["place"])
+    return open_study(load(study_dir / folder.RECIPE), held["study"], storage, held["place"])

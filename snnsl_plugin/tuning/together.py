@@ -38,12 +38,8 @@ def lead(opened: study.Opened, study_dir: Path, ranks: Ranks, on_epoch: Callable
     while True:
         trial: Trial | None = None
         if until is None or time.time() < until:
-            trial = patiently(
-                lambda: opened.ledger.claim(
-                    Holder(opened.place, "ranks"), tune.space, tune.sampler, opened.recipe.seed,
-                    endless=tune.trials is None,
-                )
-            )  # fmt: skip
+            patiently(opened.ledger.bury)
+            trial = patiently(lambda: opened.claim(Holder(opened.place, "ranks")))
         if not ranks.first(lambda trial=trial: trial is not None):  # type: ignore[misc]
             return
         shared = _shared(trial)
@@ -63,13 +59,23 @@ def follow(recipe: Recipe, ranks: Ranks) -> None:
         carry_out(recipe, study.tune_of(recipe), None, None, study_dir, lambda event: None, shared=shared, ranks=ranks)
 
 
-def _shared(trial: Trial | None) -> BaseTrial:
+def check() -> None:
+    """Says, before a ticket is taken, that Optuna's integration is absent.
+
+    Raises:
+        MissingExtra: it is.
+    """
     try:
-        from optuna_integration.pytorch_distributed import TorchDistributedTrial
+        import optuna_integration.pytorch_distributed  # noqa: F401
     except ImportError as error:
         raise MissingExtra(
             f"one trial over several processes needs optuna-integration ({error}): pip install optuna-integration"
         ) from error
+
+
+def _shared(trial: Trial | None) -> BaseTrial:
+    from optuna_integration.pytorch_distributed import TorchDistributedTrial
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         made: BaseTrial = TorchDistributedTrial(trial)

@@ -50,26 +50,23 @@ def _work(study_dir: Path, worker: str, until: float | None, permitted: list[str
 
     for target in permitted:
         permit(target)
-    opened = study.reopen(study_dir, os.environ[STORAGE])
+    opened = patiently(lambda: study.reopen(study_dir, os.environ[STORAGE]))
     tune, holder = opened.tune, Holder(opened.place, worker)
-    tell("ready")
     while until is None or time.time() < until:
-        trial = patiently(
-            lambda: opened.ledger.claim(
-                holder, tune.space, tune.sampler, opened.recipe.seed, endless=tune.trials is None
-            )
-        )
+        trial = patiently(lambda: opened.claim(holder))
         if trial is None:
             break
         number = trial.number
-        tell("begun", trial=number, values=trial.params)
+        tell("begun", trial=number)
 
         def on_epoch(event: Epoch, number: int = number) -> None:
             tell("epoch", trial=number, epoch=event.epoch, epochs=event.epochs, accuracy=event.validation_accuracy)
 
         with opened.ledger.alive(trial):
             ended = carry_out(opened.recipe, tune, opened.ledger, trial, study_dir, on_epoch)
-        tell("ended", trial=number, state=ended.state, why=ended.why)
+        tell("ended", trial=number)
+        if ended.unexpected:  # such as an error of a GPU: the next trial gets a process that has met nothing
+            break
 
 
 def _end_with_parent() -> None:

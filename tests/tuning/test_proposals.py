@@ -10,10 +10,12 @@ from pydantic import TypeAdapter
 
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.recipe.load import load
+from snnsl_plugin.recipe.rungs import epochs_of
+from snnsl_plugin.recipe.space import changed
 from snnsl_plugin.recipe.tune_types import MEASURES, AnyParameter, Limit, Stop
 from snnsl_plugin.tuning.measures import dominates, front, violations
 from snnsl_plugin.tuning.proposals import own_point, suggest, values_of
-from snnsl_plugin.tuning.stopping import epochs_of, left_over, verdict
+from snnsl_plugin.tuning.stopping import left_over, verdict
 
 NAMES = ["accuracy", "connections", "synops"]
 
@@ -58,6 +60,27 @@ def test_the_recipe_itself_is_a_point_as_far_as_it_lies_in_the_space():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["[magnitude, spike_saliency]", "[{name: spike_saliency}, fisher]", "[{name: spike_saliency, power: 0.5}, fisher]"],
+)
+def test_a_value_is_the_recipes_own_however_the_space_writes_it(written):
+    recipe = load("digits", ["pruning.criterion=spike_saliency", f"tune.space={{pruning.criterion: {written}}}"])
+    assert changed(recipe, values_of(recipe.tune.space, own_point(recipe))) == changed(recipe, {})
+    assert own_point(recipe)
+
+
+def test_a_trial_beyond_a_limit_beats_nobody():
+    stop, limits = Stop(rungs=["50%"], warmup=2), {"accuracy": Limit(at_least=0.5)}
+    own, cheap = {"accuracy": 0.9, "connections": 10.0}, {"accuracy": 0.2, "connections": 5.0}
+    fewer = ["connections"]
+    assert "by 2 of the 2" in verdict(stop, own, [cheap, cheap], fewer, {})
+    assert verdict(stop, own, [cheap, cheap], fewer, limits) is None
+    assert verdict(stop, own, [cheap, cheap | {"accuracy": 0.6}], fewer, limits) is None  # one is not more than half
+    both = ["accuracy", "connections"]
+    assert "by 1 of the 2" in verdict(stop, own, [cheap, cheap | {"accuracy": 0.9}], both, limits)
+
+
 def test_limits_by_hand():
     limits = {"accuracy": Limit(at_least=0.9), "synops": Limit(at_most=100)}
     assert violations(limits, {"accuracy": 0.5, "synops": 40}) == {"accuracy": 0.4, "synops": -60}
@@ -89,20 +112,20 @@ def test_a_trial_below_the_floor_goes_at_once_and_one_that_is_beaten_only_after_
         {"accuracy": 0.9, "connections": 5.0, "synops": 5.0},
         {"accuracy": 0.8, "connections": 5.0, "synops": 6.0},
     )
-    assert "below the floor 0.5" in verdict(stop, bad | {"accuracy": 0.4}, [], NAMES)
-    assert verdict(stop, bad, [good], NAMES) is None
-    assert "by 1 of the 2 that came" in verdict(stop, bad, [good, bad], NAMES)
-    assert verdict(stop, bad | {"synops": 4.0}, [good, bad], NAMES) is None
-    assert verdict(stop.model_copy(update={"dominated": False}), bad, [good, bad], NAMES) is None
+    assert "below the floor 0.5" in verdict(stop, bad | {"accuracy": 0.4}, [], NAMES, {})
+    assert verdict(stop, bad, [good], NAMES, {}) is None
+    assert "by 1 of the 2 that came" in verdict(stop, bad, [good, bad], NAMES, {})
+    assert verdict(stop, bad | {"synops": 4.0}, [good, bad], NAMES, {}) is None
+    assert verdict(stop.model_copy(update={"dominated": False}), bad, [good, bad], NAMES, {}) is None
 
 
 def test_a_trial_that_is_still_dense_is_taken_as_sparse_as_its_schedule_makes_it():
     stop = Stop(rungs=["50%"], warmup=1)
     early = {"accuracy": 0.9, "connections": 10.0, "synops": 10.0}
     late = {"accuracy": 0.9, "connections": 80.0, "synops": 80.0}
-    assert verdict(stop, late, [early], NAMES)
-    assert verdict(stop, late, [early], NAMES, left=0.1) is None  # it will have 8 of either
-    assert verdict(stop, late, [early], NAMES, left=0.2)  # 16
+    assert verdict(stop, late, [early], NAMES, {})
+    assert verdict(stop, late, [early], NAMES, {}, left=0.1) is None  # it will have 8 of either
+    assert verdict(stop, late, [early], NAMES, {}, left=0.2)  # 16
     plan = load("digits", ["pruning.density.last=0.05"]).pruning
     assert left_over(plan, 0.8) == pytest.approx(0.0625)
     assert left_over(plan, 0.05) == 1.0
@@ -114,8 +137,8 @@ def test_a_trial_that_is_still_dense_is_taken_as_sparse_as_its_schedule_makes_it
 def test_with_one_objective_half_of_the_others_must_be_better():
     stop = Stop(rungs=["50%"], warmup=4)
     others = [{"accuracy": each} for each in (0.5, 0.6, 0.7, 0.8)]
-    assert verdict(stop, {"accuracy": 0.65}, others, ["accuracy"]) is None
-    assert "by 3 of the 4" in verdict(stop, {"accuracy": 0.55}, others, ["accuracy"])
+    assert verdict(stop, {"accuracy": 0.65}, others, ["accuracy"], {}) is None
+    assert "by 3 of the 4" in verdict(stop, {"accuracy": 0.55}, others, ["accuracy"], {})
 
 
 def test_rungs_by_hand():

@@ -166,7 +166,9 @@ def test_a_dry_run_shows_points_and_what_is_wrong_with_them(recipe, folder, caps
 def test_a_recipe_without_the_block_and_rungs_that_never_come_are_one_sentence(folder, recipe, tmp_path):
     with pytest.raises(BadRecipe, match="has no such block"):
         tune(load("digits"), name="digits", run_dir=tmp_path / "never")
-    late = load(folder / "study.yaml", ["tune.stop={rungs: ['100%']}"])
-    with pytest.raises(BadOption, match="lies before the last"):
-        tune(late, name="study", run_dir=tmp_path / "never")
+    with pytest.raises(BadRecipe, match="tune.stop.rungs: none of 100% lies before the last of 4 epochs"):
+        load(folder / "study.yaml", ["tune.stop={rungs: ['100%']}"])
+    words = ["tune.stop={rungs: ['3ep']}", "tune.space={train.epochs: [4, 2]}"]
+    with pytest.raises(BadRecipe, match=r"tune.space.train\.epochs: 2 leaves no trial to be stopped"):
+        load(folder / "study.yaml", words)
     assert not (tmp_path / "never").exists()
