@@ -46,7 +46,7 @@ def sampler_of(name: str, seed: int | None, stream: str) -> samplers.BaseSampler
     """A sampler whose numbers depend on the seed and a stream.
 
     The same numbers again would make a study that goes on ask the same questions again. `qmc` counts in the study, and
-    must keep its seed; what it cannot count in, such as words, it draws from the stream.
+    must keep its seed; its first trial, which tells it the space, is drawn from the stream.
 
     Args:
         name: one of `SAMPLERS`.
@@ -57,7 +57,11 @@ def sampler_of(name: str, seed: int | None, stream: str) -> samplers.BaseSampler
         return SAMPLERS[name]()
     drawn = zlib.crc32(f"{seed}/{stream}".encode())
     if name == "qmc":
-        return SAMPLERS[name](seed=seed % 2**32, independent_sampler=samplers.RandomSampler(seed=drawn))
+        return SAMPLERS[name](
+            seed=seed % 2**32,
+            independent_sampler=samplers.RandomSampler(seed=drawn),
+            warn_independent_sampling=False,
+        )
     return SAMPLERS[name](seed=drawn)
 
 

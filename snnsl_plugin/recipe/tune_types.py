@@ -167,6 +167,8 @@ class Tune(Block):
             raise problem("cmaes knows one objective: keep one, or choose another sampler", "sampler")
         if self.storage and re.search(r"://[^/@:]*:[^@]*@|[?&](ssl)?password=", self.storage):
             raise problem("must not hold a password, which would be in every copy: use --storage", "storage")
+        if self.sampler == "qmc" and any(parameter.when for parameter in self.space.values()):
+            raise problem("qmc knows no conditions: leave out `when`, or choose another sampler", "sampler")
         for name in self.constraints:
             if name not in MEASURES:
                 raise problem(str(UnknownName("measure", name, MEASURES)), "constraints")

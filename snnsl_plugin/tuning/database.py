@@ -148,8 +148,9 @@ def _checked(url: str) -> URL:
             "storage is not the URL of a database, e.g. sqlite:///study.db or postgresql://user@host/name"
         ) from None
     if "password" in found.query:  # where nothing would hide it
-        rest = {key: value for key, value in found.query.items() if key != "password"}
-        found = found.set(password=str(found.query["password"]), query=rest)
+        rest = {key: value for key, value in found.query.items() if key not in ("user", "password")}
+        user = found.username or str(found.query.get("user", ""))
+        found = found.set(username=user, password=str(found.query["password"]), query=rest)
     if "sslpassword" in found.query:
         raise BadOption("storage must not hold an sslpassword, which is shown with the rest: use a key without one")
     kind = found.get_backend_name()

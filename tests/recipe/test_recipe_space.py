@@ -36,6 +36,8 @@ def problems(tmp_path, text: str) -> list[str]:
         ("train.optimizer.lr: {name: float, low: 0, high: 1, log: true}", "5:39", "low must be above 0"),
         ("train.epochs: {name: int, low: 1, hgih: 3}", "5:39", "unknown key 'hgih'; did you mean 'high'?"),
         ("train.epochs: {name: integer, low: 1, high: 3}", "5:20", "did you mean 'int'?"),
+        ("train.epochs: {name: int, low: 2, high: 5, step: 2}", "5:39", "high: is met by no step of 2 from 2"),
+        ("train.clip: {name: float, low: 0.1, high: 0.25, step: 0.1}", "5:41", "is met by no step of 0.1 from 0.1"),
         ("train.epochs: [3, 3]", "5:5", "names a value twice"),
         ("tracking.mlflow: [true, false]", "5:5", "does not change what is computed"),
         ("seed: {name: choice, values: [0], when: {pruning.until: 50%}}", "3:3", "is no choice of the space"),
@@ -57,6 +59,8 @@ def test_what_makes_no_recipe_is_said_with_its_place(tmp_path, line, place, said
         ("trials: null", "needs an end"),
         ("stop: {rungs: [10it]}", "whole epochs"),
         ("storage: postgresql://me:secret@host/db", "must not hold a password"),
+        ("storage: postgresql://host/db?user=me&password=secret", "must not hold a password"),
+        ("stop: {rungs: [100%]}", "none of 100% lies before the last of 12 epochs"),
     ],
 )
 def test_terms_that_cannot_be_kept_are_refused(tmp_path, block, said):
@@ -97,3 +101,10 @@ def test_a_search_changes_neither_digest_nor_round_trip(tmp_path):
     assert digest(recipe) == digest(load("digits"))
     path.write_text(dump(recipe))
     assert load(path) == recipe
+
+
+def test_qmc_and_conditions_exclude_each_other(tmp_path):
+    power = "    pruning.criterion.power: {name: float, low: 0, high: 1, when: {pruning.criterion: spike_saliency}}\n"
+    choice = "    pruning.criterion: [magnitude, spike_saliency]\n"
+    found = problems(tmp_path, f"{TUNE}{choice}{power}  sampler: qmc\n")
+    assert any("qmc knows no conditions" in each for each in found), found

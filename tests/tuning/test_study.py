@@ -12,8 +12,9 @@ import pytest
 from study_process import RECIPE
 
 from snnsl_plugin.cli import main
-from snnsl_plugin.errors import BadOption, BadRecipe, RunFolderInUse
+from snnsl_plugin.errors import BadOption, BadRecipe, MissingExtra, RunFolderInUse
 from snnsl_plugin.recipe import runner
+from snnsl_plugin.recipe.folder import choose
 from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.training import checkpoint
@@ -22,6 +23,7 @@ from snnsl_plugin.tuning.export import export
 from snnsl_plugin.tuning.figures import as_study
 from snnsl_plugin.tuning.preview import preview
 from snnsl_plugin.tuning.run import tune
+from snnsl_plugin.tuning.study import digest
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,56 @@ def test_a_finished_study_is_not_overwritten_and_resuming_it_trains_nothing(foun
     again = tune(recipe, name="study", run_dir=folder / "first", resume=True)  # it knows where its database is
     assert [row["measures"] for row in again["trials"]] == [row["measures"] for row in found["trials"]]
     assert (folder / "first" / "runs" / "trial-0003" / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_has_one_study_whatever_a_later_call_says(found, recipe, folder, tmp_path):
+    renamed = tune(recipe, name="other", run_dir=folder / "first", resume=True)
+    assert renamed["study"] == "study"
+    assert len(renamed["trials"]) == 4
+    before = (folder / "first" / "study.json").read_bytes()
+    with pytest.raises(BadOption, match=r"has its study in sqlite:.*shared.db, not in sqlite:.*elsewhere.db"):
+        tune(recipe, name="study", run_dir=folder / "first", resume=True, storage=f"sqlite:///{tmp_path}/elsewhere.db")
+    with pytest.raises(BadOption, match="belongs to study 'study', not to 'mine'"):
+        mine = load(folder / "study.yaml", ["tune.trials=4", "tune.study=mine"])
+        tune(mine, name="study", run_dir=folder / "first", resume=True)
+    assert (folder / "first" / "study.json").read_bytes() == before
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
+def test_a_folder_whose_database_is_gone_is_left_alone(recipe, folder, tmp_path):
+    few = load(folder / "study.yaml", ["tune.trials=1"])
+    tune(few, name="study", run_dir=tmp_path / "mine")
+    (tmp_path / "mine" / "study.db").unlink()
+    before = (tmp_path / "mine" / "study.json").read_bytes()
+    with pytest.raises(BadOption, match="has trials that its database .* does not know"):
+        tune(few, name="study", run_dir=tmp_path / "mine", resume=True)
+    assert (tmp_path / "mine" / "study.json").read_bytes() == before
+
+
+def test_a_study_whose_hours_are_over_before_its_trials_is_not_finished(folder, tmp_path):
+    found = tune(
+        load(folder / "study.yaml", ["tune.hours=0.0000001"]), name="study", run_dir=tmp_path / "studies" / "study-001"
+    )
+    assert found["status"] == "unfinished"
+    assert {row["state"] for row in found["trials"]} == {"waiting"}
+    few = load(folder / "study.yaml")
+    assert choose("study", digest(few), run_dir=None, resume=True, root=tmp_path / "studies").name == "study-001"
+
+
+def test_a_study_of_failures_says_why_and_fails(folder, tmp_path, capsys):
+    words = ["tune.trials=1", "train.optimizer.lr=1.0e+30", "--run-dir", str(tmp_path / "never")]
+    assert main(["tune", str(folder / "study.yaml"), *words, "--quiet"]) == 2
+    assert "every trial failed; trial 0: the " in capsys.readouterr().err
+
+
+def test_a_sampler_whose_package_is_absent_is_said_before_anything_is_made(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    with pytest.raises(MissingExtra, match="pip install cmaes"):
+        tune(
+            load(folder / "study.yaml", ["tune.sampler=cmaes", "tune.objectives=[accuracy]"]), name="study",
+            run_dir=tmp_path / "never",
+        )  # fmt: skip
+    assert not (tmp_path / "never").exists()
 
 
 def test_another_recipe_is_refused_and_changes_nothing(found, folder):
