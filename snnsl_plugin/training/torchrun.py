@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -107,7 +108,9 @@ def together(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
         if is_loss(error):
             raise lost(ranks, error, "start the same command again, with --resume if the run had begun") from error
         raise
-    # Only now: after an error the process ends, and taking leave of a rank that is gone can wait forever.
+    # Only now: after an error the process ends, and taking leave of a rank that is gone can wait forever. Replicas hold
+    # the group in cycles, and a group that outlives the interpreter aborts it: its threads then let go of tensors.
+    gc.collect()
     distributed.destroy_process_group()
     if heard:
         signal.signal(signal.SIGTERM, before)

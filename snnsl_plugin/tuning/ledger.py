@@ -260,8 +260,6 @@ class Ledger:
         for key, value in ((WHY, why), (LOST, attempt)):
             self._storage.set_trial_user_attr(trial._trial_id, key, value)
         self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        if attempt >= ATTEMPTS:
-            _log.warning("trial %d is given up: %s, as in the %d attempts before", trial.number, why, ATTEMPTS - 1)
         return attempt < ATTEMPTS
 
     def _put_back(self) -> None:
