@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def main(rank: int, folder: Path, mode: str) -> None:
     pruner.finish()
     seen |= {f"weight/{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.save(seen, folder / f"{rank}.pt")
+    gc.collect()  # replicas hold the group, which aborts a process that it outlives
     distributed.destroy_process_group()
 
 

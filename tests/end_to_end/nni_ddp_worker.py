@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def main(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     for mode in MODES:
         torch.save(trained(rank, mode), folder / f"{mode}-{rank}.pt")
+    gc.collect()  # replicas hold the group, which aborts a process that it outlives
     distributed.destroy_process_group()
 
 
