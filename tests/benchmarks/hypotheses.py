@@ -37,6 +37,10 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     "swap 0.3": ("do small swaps suffice?", ["pruning.swap={name: cosine, first: 0.3, last: 0.0}"]),
     "no weight decay": ("does weight decay hurt?", ["train.optimizer.weight_decay=0.0"]),
     "weight decay 0.1": ("does weight decay hurt?", ["train.optimizer.weight_decay=0.1"]),
+    "rate band, weight 0.1": ("does a rate band help?", ["health=[rate_band]"]),
+    "rate band, weight 1": ("does a rate band help?", ["health=[{name: rate_band, weight: 1.0}]"]),
+    "wide surrogate": ("does a wider surrogate help?", ["health=[wide_surrogate]"]),
+    "batch norm momentum 0.3": ("do batch norms lag behind?", ["health=[bn_momentum]"]),
     "spike_saliency": ("do spike-aware scores help?", ["pruning.criterion=spike_saliency"]),
 }
 
