@@ -22,7 +22,7 @@ STRENGTH = 0.2
 EVERYONE = list(available())
 #: whose masks change on the way: the comparison says when
 GRADUAL = {
-    "snnsl.default", "snnsl.gmp", "snnsl.granet", "snnsl.ndsnn", "snnsl.rigl", "snnsl.set", "snnsl.stds",
+    "snnsl.default", "snnsl.dpf", "snnsl.gmp", "snnsl.granet", "snnsl.ndsnn", "snnsl.rigl", "snnsl.set", "snnsl.stds",
     "nni.agp_level", "nni.agp_taylor", "nni.linear_l1_norm", "nni.spiking_dynamic", "torch_pruning.spiking_dynamic",
 }  # fmt: skip
 

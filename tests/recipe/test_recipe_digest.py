@@ -22,6 +22,7 @@ PINNED = {
     "nmnist": "ed59cc5a097697c8",
     "pruners/dense": "a579039e6d6174a1",
     "pruners/snnsl.default": "6a6153bd702ea263",
+    "pruners/snnsl.dpf": "558a4e0e4f4fd97d",
     "pruners/snnsl.gmp": "25a7aaf3c1036cc9",
     "pruners/snnsl.granet": "c7bebb9a0dffcbc4",
     "pruners/snnsl.ndsnn": "dbfcda23a63f97b5",
