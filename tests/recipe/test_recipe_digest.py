@@ -24,6 +24,7 @@ PINNED = {
     "pruners/snnsl.default": "6a6153bd702ea263",
     "pruners/snnsl.dpf": "558a4e0e4f4fd97d",
     "pruners/snnsl.gmp": "25a7aaf3c1036cc9",
+    "pruners/snnsl.grad_r": "2e2478710dc926dc",
     "pruners/snnsl.granet": "c7bebb9a0dffcbc4",
     "pruners/snnsl.ndsnn": "dbfcda23a63f97b5",
     "pruners/snnsl.rigl": "8ef97e7bf3402e9b",
