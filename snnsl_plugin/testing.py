@@ -50,6 +50,8 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
         grad_square=drawn().square(),
         pre_spikes=spikes,
         pre_slots=8.0,
+        post_spikes=torch.randint(0, 4, (shape[0],), generator=torch.Generator().manual_seed(seed)).double(),
+        post_slots=6.0,
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -147,12 +149,14 @@ def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
         field: getattr(layer, field).index_select(axis, order)
         for field in ("weight", "grad", "momentum", "grad_square")
     }
-    spikes = layer.need("pre_spikes")
+    spikes, fired = layer.need("pre_spikes"), layer.need("post_spikes")
     return Layer(
         layer.name,
         state={"mask": layer.mask.index_select(axis, order)},
         pre_spikes=spikes[order] if axis == 1 else spikes,
         pre_slots=layer.pre_slots,
+        post_spikes=fired[order] if axis == 0 else fired,
+        post_slots=layer.post_slots,
         generator=layer.generator,
         **same_shape,
     )

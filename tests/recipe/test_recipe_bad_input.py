@@ -101,8 +101,8 @@ CHANGED = {
     "unknown criterion": (
         "{name: magnitude}",
         "magnitud",
-        "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: fisher, "
-        "lamp, magnitude, spike_saliency, taylor)",
+        "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: "
+        "activity_product, fisher, lamp, magnitude, spike_saliency, taylor)",
     ),
     "unknown growth": (
         "name: gradient",
