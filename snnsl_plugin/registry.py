@@ -31,12 +31,13 @@ KINDS = {
     "distributions": "core.distributions",
     "divergences": "core.divergences",
     "guides": "training.guides",
+    "health": "training.health",
     "pruners": "for_torch.pruners",
     "models": "models",
     "datasets": "datasets",
     "encoders": "datasets.encoders",
 }
-_SINGULAR = {"criteria": "criterion", "growth": "growth"}
+_SINGULAR = {"criteria": "criterion", "growth": "growth", "health": "kind of care"}
 
 
 def singular(kind: str) -> str:

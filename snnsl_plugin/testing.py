@@ -12,13 +12,14 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snnsl_plugin.core.layer import Criterion, Distribution, Divergence, Growth, Layer, Schedule
+from snnsl_plugin.core.layer import Criterion, Distribution, Divergence, Growth, Layer, Schedule, State
 from snnsl_plugin.core.update import Update
 from snnsl_plugin.errors import BadOption
 
@@ -49,6 +50,8 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
         grad_square=drawn().square(),
         pre_spikes=spikes,
         pre_slots=8.0,
+        post_spikes=torch.randint(0, 4, (shape[0],), generator=torch.Generator().manual_seed(seed)).double(),
+        post_slots=6.0,
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -146,12 +149,14 @@ def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
         field: getattr(layer, field).index_select(axis, order)
         for field in ("weight", "grad", "momentum", "grad_square")
     }
-    spikes = layer.need("pre_spikes")
+    spikes, fired = layer.need("pre_spikes"), layer.need("post_spikes")
     return Layer(
         layer.name,
         state={"mask": layer.mask.index_select(axis, order)},
         pre_spikes=spikes[order] if axis == 1 else spikes,
         pre_slots=layer.pre_slots,
+        post_spikes=fired[order] if axis == 0 else fired,
+        post_slots=layer.post_slots,
         generator=layer.generator,
         **same_shape,
     )
@@ -224,11 +229,12 @@ def check_divergence(divergence: Divergence) -> None:
     _require(torch.allclose(divergence(p, p), torch.zeros(3, 4, dtype=p.dtype)), "equal answers diverge")
 
 
-def check_rule(rule: Update) -> None:
+def check_rule(rule: Update, initial: Callable[[Tensor], State] | None = None) -> None:
     """The contract of rules: a bool mask for every layer, excluded ones untouched, nothing changed in place.
 
     Args:
         rule: the update with its options bound.
+        initial: the rule's first state of a weight, for a rule whose state is more than a mask.
 
     Raises:
         AssertionError: naming what was broken.
@@ -237,7 +243,10 @@ def check_rule(rule: Update) -> None:
     def layers() -> list[Layer]:
         excluded = tied_layer(2, name="c")
         full = {"mask": torch.ones_like(excluded.mask)}
-        return [tied_layer(0, name="a"), tied_layer(1, name="b"), Layer("c", excluded.weight, full, prunable=False)]
+        pruned = [tied_layer(0, name="a"), tied_layer(1, name="b")]
+        if initial:
+            pruned = [replace(each, state=initial(each.weight)) for each in pruned]
+        return [*pruned, Layer("c", excluded.weight, full, prunable=False)]
 
     given, fresh = layers(), layers()
     states = rule(given, 0.5)

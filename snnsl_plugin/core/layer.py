@@ -19,6 +19,8 @@ _WAY_OUT = {
     "momentum": "train with momentum (SGD(momentum=0.9), Adam, AdamW), or choose growth 'gradient' or 'random'",
     "grad_square": "let the pruner take at least one step with gradients before the first update",
     "pre_spikes": "record with SpikeRecorder (DynamicPruner does so by itself) and run at least one forward pass",
+    "post_spikes": "no spiking neuron follows it in a training pass, or none has run yet: exclude the layer, or choose "
+    "a criterion without post_spikes",
     "generator": "pass a seeded torch.Generator",
 }
 
@@ -38,6 +40,8 @@ class Layer:
         grad_square: running mean of the squared gradient since the last update, the weight's shape.
         pre_spikes: non-zero inputs per input channel since the last update, shape (in,), a count.
         pre_slots: how many inputs each channel had in that time (steps x samples x sites), a count.
+        post_spikes: spikes per channel of the first neuron that the layer drives, in that time, shape (out,), a count.
+        post_slots: how many outputs each channel had in that time (steps x samples x sites), a count.
         generator: this layer's own stream of random numbers.
     """
 
@@ -51,6 +55,8 @@ class Layer:
     grad_square: Tensor | None = None
     pre_spikes: Tensor | None = None
     pre_slots: float = 0.0
+    post_spikes: Tensor | None = None
+    post_slots: float = 0.0
     generator: torch.Generator | None = field(default=None, repr=False)
 
     @property
@@ -106,6 +112,27 @@ def per_weight(channels: Tensor, layer: Layer) -> Tensor:
         return channels.view(1, per_group, *trailing)
     rows = channels.view(layer.groups, per_group).repeat_interleave(out // layer.groups, dim=0)
     return rows.view(out, per_group, *trailing)
+
+
+def per_output(channels: Tensor, layer: Layer) -> Tensor:
+    """Spreads one number per output channel over the weights that lead to that channel.
+
+    Args:
+        channels: shape (out,).
+        layer: gives the weight's shape (out, ...).
+
+    Returns:
+        A tensor that broadcasts against the weight: (out, 1, ...).
+
+    Raises:
+        MissingStatistic: the number of channels is not the layer's.
+    """
+    if channels.numel() != layer.weight.shape[0]:
+        raise MissingStatistic(
+            f"layer {layer.name!r} has {layer.weight.shape[0]} output channels but the neuron that it drives has "
+            f"{channels.numel()}: exclude the layer, or choose a criterion without post_spikes"
+        )
+    return channels.view(-1, *(1,) * (layer.weight.dim() - 1))
 
 
 # The annotation carries the folder in which recipes find the functions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from snnsl_plugin.recipe.torch_pruning_types import Cut, SpikingDynamic
 from snnsl_plugin.recipe.torch_types import HostedPruning
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.distiller import ReverseDistiller
+from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.loop import Training, batches, scaler_for
 from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.seeds import derived
@@ -65,6 +67,7 @@ class Assembled:
     pruner: DynamicPruner | NniPruner | ChannelPruner | HostedPruner | None
     distiller: ReverseDistiller | PatchedLoss | None
     scaler: GradScaler
+    health: list[Care]
     sizes: dict[str, int]
     """Weights of the dense network, by layer."""
     parameters: int
@@ -138,12 +141,13 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         device=device(recipe),
     )
     distiller = _distiller(recipe, parts, known)
+    health = [_given(build("health", each), {"model": model, **known}) for each in recipe.health]
     scaler = scaler_for(how)
     if isinstance(recipe.pruning, NniPruning):
         # NNI moves the weights into parameters of its own and makes the optimizer and the loss that train them.
         example = next(batches(parts.validation, how.device))[0]
         hosted = driven(recipe.pruning, model, kind, options, seed=recipe.seed, example=example, **known)
-        return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler, *dense)
+        return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler, health, *dense)
     optimizer = kind(model.parameters(), **options)
     pruner: DynamicPruner | ChannelPruner | HostedPruner | None
     if isinstance(recipe.pruning, Cut | SpikingDynamic | HostedPruning):
@@ -156,7 +160,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
             pruner = cutting(recipe.pruning, model, optimizer, **given)
     else:
         pruner = _pruner(recipe, model, optimizer, known)
-    return Assembled(parts, model, optimizer, how, pruner, distiller, scaler, *dense)
+    return Assembled(parts, model, optimizer, how, pruner, distiller, scaler, health, *dense)
 
 
 def drawn_batches(part: Loader, device: str, seed: int, number: int) -> list[tuple[Tensor, Tensor]]:
@@ -215,17 +219,12 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
     guide = build("guides", wanted.guide)
     # A guide's positional parameters are what only a runner knows; its options are bound already.
     if callable(guide) and hasattr(guide, "func"):
-        given: dict[str, Any] = {}
-        for parameter in inspect.signature(guide.func).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                continue
-            if parameter.name in known:
-                given[parameter.name] = known[parameter.name]
-            elif parameter.name == "network":
-                if not wanted.guide.run:
-                    raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
-                given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
-        guide = guide(**given)
+        given: dict[str, Any] = dict(known)
+        if "network" in inspect.signature(guide.func).parameters:
+            if not wanted.guide.run:
+                raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
+            given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
+        guide = _given(guide, given)
     return ReverseDistiller(
         guide,
         temperature=wanted.temperature,
@@ -234,6 +233,12 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
         per_step=wanted.per_step,
         logit_scale=wanted.logit_scale,
     )
+
+
+def _given(make: Any, known: Mapping[str, Any]) -> Any:
+    """Calls what a recipe has chosen with those of its positional parameters that only a runner knows."""
+    positional = [p.name for p in inspect.signature(make.func).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return make(**{name: known[name] for name in positional if name in known})
 
 
 def _count(model: nn.Module) -> int:

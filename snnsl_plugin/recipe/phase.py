@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -75,13 +76,16 @@ def train(
     with ranks.agreed():
         made = assemble(recipe, parts)
     saved = _resume(made, run_dir, own, ranks)
-    with data_parallel.journal(run_dir / folder.JOURNAL, saved["journal"], ranks) as journal:
+    with ExitStack() as cared, data_parallel.journal(run_dir / folder.JOURNAL, saved["journal"], ranks) as journal:
+        for care in made.health:
+            cared.enter_context(care)
         if not saved["epoch"]:
             journal.write("started", 0, recipe=name, digest=own, dataset=parts.splits.source, layers=_sizes(made.model))
         began = time.perf_counter() - saved["wall"]
         training = fit(
             made.model, parts.train, parts.validation, made.optimizer, replace(made.how, counted=counted),
-            pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, epochs_done=saved["epoch"],
+            pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, health=made.health,
+            epochs_done=saved["epoch"],
             ranks=ranks,
         )  # fmt: skip
         if ranks.leads:
@@ -139,6 +143,8 @@ def _resume(made: Assembled, run_dir: Path, own: str, ranks: Ranks) -> dict[str,
         if made.distiller and not isinstance(made.pruner, compact.Cutting | HostedPruner):
             made.distiller.load_state_dict(tree["distiller"], made.model)
         made.scaler.load_state_dict(tree["scaler"])
+        for care, state in zip(made.health, tree["health"], strict=True):
+            care.load_state_dict(state)
         return {key: tree["progress"][key] for key in fresh}
     except (KeyError, RuntimeError, ValueError) as error:
         raise BadCheckpoint(
@@ -185,6 +191,7 @@ def _tree(made: Assembled, saved: dict[str, Any], own: str) -> dict[str, Any]:
         "pruner": made.pruner.state_dict() if made.pruner else {},
         "distiller": made.distiller.state_dict() if made.distiller else {},
         "scaler": made.scaler.state_dict(),
+        "health": [each.state_dict() for each in made.health],
     }
 
 
@@ -325,7 +332,9 @@ def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Pa
             "density": event.density,
             "lr": event.lr,
             "seconds": event.seconds,
-        } | {f"rate/{name}": rate for name, rate in event.rates.items()}
+        }
+        metrics |= {f"rate/{name}": rate for name, rate in event.rates.items()}
+        metrics |= {f"silent/{name}": share for name, share in event.silent.items()}
         metrics |= system_metrics(run_dir, device)
         journal.write("epoch", event.step, metrics, epoch=event.epoch)
     elif isinstance(event, MaskUpdate):

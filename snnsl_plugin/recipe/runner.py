@@ -182,7 +182,8 @@ def _phases(
 def dense_recipe(recipe: Recipe) -> Recipe:
     """The dense baseline of a recipe: the same data, network and training, without pruning and distillation."""
     plain = recipe.model_dump(mode="json", by_alias=True)
-    plain |= {"pruning": {"type": "dense"}, "distillation": None, "dense_baseline": False, "tune": None}
+    plain |= {"pruning": {"type": "dense"}, "distillation": None, "health": [], "dense_baseline": False,
+              "tune": None}  # fmt: skip
     return Recipe.model_validate(plain)
 
 

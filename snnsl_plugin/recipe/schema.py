@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     Model: TypeAlias = Choice
     Guide: TypeAlias = Any
     Divergence: TypeAlias = Choice
+    Health: TypeAlias = Choice
 else:
-    Encoder, Model, Guide, Divergence = map(choice, ("encoders", "models", "guides", "divergences"))
+    Encoder, Model, Guide, Divergence, Health = map(choice, ("encoders", "models", "guides", "divergences", "health"))
 
 
 class Data(Choice):
@@ -197,6 +198,8 @@ class Recipe(Block):
     train: Train
     pruning: AnyPruning
     distillation: Distillation | None = None
+    health: list[Health] = []  # noqa: RUF012  (pydantic copies it)
+    """What looks after the signal while connections go, e.g. `[{name: rate_band, low: 0.02}]`."""
     dense_baseline: bool = False
     """Train the dense network as well, from the same seed, to compare with."""
     tracking: Tracking = Tracking()
@@ -204,6 +207,13 @@ class Recipe(Block):
     """Who `snnsl compare` lets train on this data; a run of the recipe takes no notice."""
     tune: Tune | None = None
     """What `snnsl tune` searches; a run of the recipe takes no notice."""
+
+    @model_validator(mode="after")
+    def _each_care_once(self) -> Recipe:
+        named = [each.registered_name for each in self.health]
+        if len(set(named)) != len(named):
+            raise problem("names one kind of care twice: keep one", "health")
+        return self
 
     @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:

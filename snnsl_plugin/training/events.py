@@ -62,6 +62,7 @@ class Epoch:
         synops_per_sample: synaptic operations on the validation part; likewise.
         energy_pj_per_sample: the energy model's total there; likewise.
         elapsed: wall seconds of the run so far, those before an interruption too; known to runs of recipes.
+        silent: share of the neurons of each neuron layer that never fired on the validation part, in [0, 1].
     """
 
     epoch: int
@@ -79,6 +80,7 @@ class Epoch:
     synops_per_sample: float | None = None
     energy_pj_per_sample: float | None = None
     elapsed: float = 0.0
+    silent: dict[str, float] = field(default_factory=dict)
 
 
 Event: TypeAlias = Step | MaskUpdate | Epoch

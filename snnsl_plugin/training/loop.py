@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -23,6 +23,7 @@ from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.clipping import clip_
 from snnsl_plugin.training.distiller import cross_entropy
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
+from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.ranks import ALONE, Ranks
 from snnsl_plugin.training.replicas import check_reached, check_same, copy_buffers_, replicated, shared
 from snnsl_plugin.training.seeds import derived, generator
@@ -108,6 +109,7 @@ def fit(
     pruner: Pruner | None = None,
     distiller: Loss | None = None,
     scaler: GradScaler | None = None,
+    health: Sequence[Care] = (),
     epochs_done: int = 0,
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
@@ -131,6 +133,7 @@ def fit(
         distiller: makes the loss, if given.
         scaler: scales the loss; `scaler_for(how)` where omitted. To resume under `amp` on a GPU, pass one and keep its
             state.
+        health: who looks after the signal; entered by the caller.
         epochs_done: epochs that a resumed run has behind it.
         ranks: the processes that train this network together; each calls `fit` and takes every event.
 
@@ -159,6 +162,8 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(step / total)
             reset_(model)
+            for care in health:
+                care.before_step(step + 1)
             # What a rank without a sample is given must not be counted, and statistics go by uncounted in eval mode.
             if ranks.world_size > 1:
                 model.train(weight > 0)
@@ -168,6 +173,9 @@ def fit(
                     loss = distiller.loss(logits, target, x=x, label_smoothing=how.label_smoothing)
                 else:
                     loss = cross_entropy(logits, target, label_smoothing=how.label_smoothing)
+            for care in health:
+                if (penalty := care.penalty()) is not None:
+                    loss = loss + penalty
             mean = ranks.sum(float(loss.detach()) * weight if weight else 0.0)[0] / ranks.world_size
             if not math.isfinite(mean):
                 raise Diverged(
@@ -190,6 +198,9 @@ def fit(
             step += 1
             copy_buffers_(model, ranks)
             change = pruner.step(applied=scaler.get_scale() >= scale) if pruner else None
+            if change:
+                for care in health:
+                    care.after_update(step)
             if distiller:
                 distiller.observe(model, step)
             optimizer.zero_grad()
@@ -221,6 +232,7 @@ def fit(
             connections=_connections(model, validation, how.device) if counted else None,
             synops_per_sample=checked.synops_per_sample,
             energy_pj_per_sample=checked.energy_pj_per_sample.get("total"),
+            silent=checked.silent,
         )
         yield ranks.first(lambda event=event: event)  # type: ignore[misc]
 

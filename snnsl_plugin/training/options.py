@@ -28,6 +28,7 @@ class Rule:
         initial: `initial(weight) -> state`, or None: an all-True mask.
         effective: `effective(weight, state) -> weight`, or None: the weight itself.
         after_step_: `after_step_(weight, state)` in place, or None.
+        drift_: `drift_(weight, state, lr)` in place, once after a step of the optimizer, or None.
         every: how often the source updates, a duration.
     """
 
@@ -37,6 +38,7 @@ class Rule:
     initial: Callable[[Tensor], State] | None
     effective: Callable[[Tensor, State], Tensor] | None
     after_step_: Callable[[Tensor, State], None] | None
+    drift_: Callable[[Tensor, State, float], None] | None
     every: str
 
     def functions(self, *kinds: str) -> list[Callable[..., Any]]:
@@ -83,9 +85,9 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
             )
         chosen[option] = _told(value, counted) if kind == "distributions" and value is not None else value
     file = sys.modules[function.__module__]
-    check = getattr(file, "check", None)
+    check, drift_ = getattr(file, "check", None), getattr(file, "drift_", None)
     if check:
-        check(**{option: chosen[option] for option in inspect.signature(check).parameters})
+        check(**_own(check, chosen))
     return Rule(
         name,
         partial(function, **chosen),
@@ -93,8 +95,15 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         getattr(file, "initial", None),
         getattr(file, "effective", None),
         getattr(file, "after_step_", None),
+        partial(drift_, **_own(drift_, chosen)) if drift_ else None,
         getattr(file, "EVERY", "100it"),
     )
+
+
+def _own(function: Callable[..., Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """The options in force that a function beside the rule has too."""
+    own = inspect.signature(function).parameters.values()
+    return {each.name: chosen[each.name] for each in own if each.kind is each.KEYWORD_ONLY}
 
 
 def _optional(annotation: Any) -> bool:

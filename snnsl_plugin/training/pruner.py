@@ -207,6 +207,8 @@ class DynamicPruner:
             Diverged: scores are NaN.
         """
         self.step_number += 1
+        if applied:
+            self._drift()
         self._after_step()
         event = None
         if not applied:
@@ -376,6 +378,13 @@ class DynamicPruner:
         live = self._living.update_(self.masks, self.step_number).live if self._living else self.masks
         self._after_step()
         return live
+
+    @torch.no_grad()
+    def _drift(self) -> None:
+        if self._rule.drift_:
+            rates = {id(each): group["lr"] for group in self._optimizer.param_groups for each in group["params"]}
+            for name in self._generators:
+                self._rule.drift_(self._weights[name], self._states[name], rates[id(self._weights[name])])
 
     @torch.no_grad()
     def _after_step(self) -> None:

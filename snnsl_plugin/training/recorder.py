@@ -102,6 +102,10 @@ class SpikeRecorder:
         """`input_counts` of every layer of which a forward pass was recorded, on whichever rank."""
         return {key.removeprefix("input/"): counts for key, counts in self._summed("input/").items()}
 
+    def all_output_counts(self) -> dict[str, tuple[Tensor, float]]:
+        """Spikes per channel of every neuron layer that has run, shape (C,), float64, and the slots of each channel."""
+        return {key.removeprefix("output/"): counts for key, counts in self._summed("output/").items()}
+
     def input_rates(self) -> dict[str, Tensor]:
         """Fraction of non-zero inputs per channel of each recorded layer: shape (C,), in [0, 1]."""
         return self._rates("input/")

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from snnsl_plugin.core.layer import Layer
 from snnsl_plugin.errors import BadOption, MissingStatistic
+from snnsl_plugin.training.downstream import Downstream
 from snnsl_plugin.training.recorder import SpikeRecorder
 
 
@@ -28,9 +29,11 @@ class Statistics:
         self, model: nn.Module, weights: Mapping[str, nn.Parameter], needs: set[str], sampled: Callable[[int], bool]
     ) -> None:
         self._weights, self._squares_wanted, self._sampled = weights, "grad_square" in needs, sampled
-        self._recorder = None
-        if "pre_spikes" in needs:
-            self._recorder = SpikeRecorder(model, layers=list(weights), outputs=False, training_only=True)
+        self._recorder = self._downstream = None
+        if needs & {"pre_spikes", "post_spikes"}:
+            outputs = "post_spikes" in needs
+            self._recorder = SpikeRecorder(model, layers=list(weights), outputs=outputs, training_only=True)
+            self._downstream = Downstream(model, weights) if outputs else None
         self._grad_square: dict[str, Tensor] = {}
         self._squares = 0
 
@@ -38,6 +41,8 @@ class Statistics:
         """Puts in the hooks, for step 1."""
         if self._recorder:
             self._recorder.__enter__()
+        if self._downstream:
+            self._downstream.__enter__()
         self.before_step(1)
 
     def before_step(self, step: int) -> None:
@@ -79,6 +84,12 @@ class Statistics:
         if self._recorder:
             for name, (counts, slots) in self._recorder.all_input_counts().items():
                 fields[name] |= {"pre_spikes": counts, "pre_slots": slots}
+        if self._recorder and self._downstream:
+            fired = self._recorder.all_output_counts()
+            for name, neuron in self._downstream.found.items():
+                if neuron in fired:
+                    counts, slots = fired[neuron]
+                    fields[name] |= {"post_spikes": counts, "post_slots": slots}
         return fields
 
     def rates(self) -> dict[str, float]:
@@ -97,6 +108,8 @@ class Statistics:
         """Removes the hooks."""
         if self._recorder:
             self._recorder.__exit__(None, None, None)
+        if self._downstream:
+            self._downstream.__exit__()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors."""
@@ -124,11 +137,11 @@ def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
     class Asked(Layer):
         def need(self, statistic: str) -> Tensor:
             asked.add(statistic)
-            return torch.ones(1) if statistic == "pre_spikes" else torch.ones(1, 1)
+            return torch.ones(1) if statistic in ("pre_spikes", "post_spikes") else torch.ones(1, 1)
 
     Asked.__name__ = Asked.__qualname__ = "Layer"  # what errors of a criterion of one's own should speak of
     one = torch.ones(1, 1)
-    layer = Asked("asked", one, {"mask": one.bool()}, pre_slots=1.0, generator=torch.Generator())
+    layer = Asked("asked", one, {"mask": one.bool()}, pre_slots=1.0, post_slots=1.0, generator=torch.Generator())
     for function in functions:
         function(layer)
     return asked

@@ -1,4 +1,5 @@
 import inspect
+import sys
 from functools import partial
 
 import pytest
@@ -47,7 +48,9 @@ def test_every_registered_rule_keeps_its_contract() -> None:
     for name in registry.names("rules"):
         needed = [o.name for o in registry.options("rules", name).values() if o.default is inspect.Parameter.empty]
         # What a rule cannot do without are schedules so far: densities, thresholds.
-        check_rule(partial(registry.get("rules", name), **{option: constant(value=0.6) for option in needed}))
+        rule = registry.get("rules", name)
+        initial = getattr(sys.modules[rule.__module__], "initial", None)
+        check_rule(partial(rule, **{option: constant(value=0.6) for option in needed}), initial)
 
 
 def test_every_registered_guide_keeps_its_contract() -> None:

@@ -119,13 +119,13 @@ def test_the_known_methods_differ_as_their_papers_do(tmp_path):
         path = tmp_path / f"{block.marks[1]}.yaml"
         path.write_text("extends: digits\n" + block.text)
         shown[block.marks[1]] = load(path).pruning
-    assert list(shown) == ["gmp", "set", "rigl", "granet", "ndsnn", "stds"]
+    assert list(shown) == ["gmp", "set", "rigl", "granet", "ndsnn", "stds", "dpf", "grad_r"]
     assert shown["gmp"].swap is None
     assert shown["set"].growth.name == "random"
     assert shown["rigl"].growth.name == "gradient"
     assert shown["set"].density.name == shown["rigl"].density.name == "constant"
     assert shown["granet"].density.first == 1.0 > shown["ndsnn"].density.first > shown["ndsnn"].density.last
-    assert all(each.swap for name, each in shown.items() if name not in ("gmp", "stds"))
+    assert [name for name, each in shown.items() if getattr(each, "swap", None)] == ["set", "rigl", "granet", "ndsnn"]
 
 
 @pytest.mark.parametrize("kind", ["criteria", "growth", "distributions", "schedules", "rules", "guides", "divergences"])

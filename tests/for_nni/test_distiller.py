@@ -40,9 +40,10 @@ def evaluator_of(model, training_step=None, lr=0.1, evaluate=None):
 
 def given(name):
     """A guide of the registry and what it needs, for NNI's door and for any loop's."""
-    if name == "sparse":
+    if name in ("sparse", "dense", "permuted"):
         teacher = conv_net(5)
-        return {"teacher_model": copy.deepcopy(teacher)} | RUNS_A_NETWORK, registry.get("guides", name)(teacher)
+        options = {"teacher_model": copy.deepcopy(teacher), "guide": name} | RUNS_A_NETWORK
+        return options, registry.get("guides", name)(teacher)
     if name == "self":
         return {"guide": {"name": name, "since": "3it"}} | RUNS_A_NETWORK, registry.get("guides", name)(since="3it")
     return {"guide": name}, registry.get("guides", name)()

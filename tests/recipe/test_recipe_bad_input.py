@@ -65,8 +65,8 @@ CHANGED = {
     "a key of another block": (
         "seed: 0",
         "lr: 0.1",
-        "2:1: lr: unknown key 'lr' (known here: compare, data, dense_baseline, distillation, extends, model, pruning, "
-        "schema, seed, threads, tracking, train, tune)",
+        "2:1: lr: unknown key 'lr' (known here: compare, data, dense_baseline, distillation, extends, health, model, "
+        "pruning, schema, seed, threads, tracking, train, tune)",
     ),
     "unknown data set": (
         "name: digits",
@@ -93,16 +93,16 @@ CHANGED = {
         "drop_grow",
         "10:3: pruning.type: unknown pruning type 'drop_grow'; did you mean 'snnsl.drop_grow'? "
         "(known: dense, nni.agp_level, nni.agp_taylor, nni.fpgm, nni.l1_norm, nni.l2_norm, nni.level, "
-        "nni.linear_l1_norm, nni.movement, nni.slim, nni.spiking_dynamic, nni.taylor, snnsl.drop_grow, snnsl.stds, "
-        "torch.global_l1, torch.l1, torch.ln_structured, torch.random, torch.random_structured, "
-        "torch_pruning.base, torch_pruning.bn_scale, torch_pruning.group_norm, torch_pruning.growing_reg, "
-        "torch_pruning.spiking, torch_pruning.spiking_dynamic)",
+        "nni.linear_l1_norm, nni.movement, nni.slim, nni.spiking_dynamic, nni.taylor, snnsl.dpf, snnsl.drop_grow, "
+        "snnsl.grad_r, snnsl.stds, torch.global_l1, torch.l1, torch.ln_structured, torch.random, "
+        "torch.random_structured, torch_pruning.base, torch_pruning.bn_scale, torch_pruning.group_norm, "
+        "torch_pruning.growing_reg, torch_pruning.spiking, torch_pruning.spiking_dynamic)",
     ),
     "unknown criterion": (
         "{name: magnitude}",
         "magnitud",
-        "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: fisher, "
-        "magnitude, spike_saliency, taylor)",
+        "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: "
+        "activity_product, fisher, lamp, magnitude, spike_saliency, taylor)",
     ),
     "unknown growth": (
         "name: gradient",

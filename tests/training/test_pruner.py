@@ -106,7 +106,10 @@ def test_any_optimizer_ends_at_the_density_asked_for(make) -> None:
 def test_every_registered_function_works_by_name(kind: str) -> None:
     option = {"criteria": "criterion", "growth": "growth", "distributions": "distribution"}[kind]
     for name in registry.names(kind):
-        *_, pruner, events = trained(16, swap=SWAP, density=schedules.constant(value=0.4), **{option: name})
+        # The readout drives no neuron, so there is no rate behind it.
+        exclude = ["7"] if name == "activity_product" else []
+        density = schedules.constant(value=0.4)
+        *_, pruner, events = trained(16, swap=SWAP, density=density, exclude=exclude, **{option: name})
         assert pruner.density == round(0.4 * 646) / 646, name
         assert sum(sum(event.born.values()) for event in events), name
 
