@@ -217,14 +217,12 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
     if wanted is None:
         return None
     guide = build("guides", wanted.guide)
-    # A guide's positional parameters are what only a runner knows; its options are bound already.
-    if callable(guide) and hasattr(guide, "func"):
-        given: dict[str, Any] = dict(known)
-        if "network" in inspect.signature(guide.func).parameters:
-            if not wanted.guide.run:
-                raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
-            given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
-        guide = _given(guide, given)
+    given: dict[str, Any] = dict(known)
+    if "network" in _unknown(guide):
+        if not wanted.guide.run:
+            raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
+        given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
+    guide = _given(guide, given)
     return ReverseDistiller(
         guide,
         temperature=wanted.temperature,
@@ -235,10 +233,20 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
     )
 
 
-def _given(make: Any, known: Mapping[str, Any]) -> Any:
-    """Calls what a recipe has chosen with those of its positional parameters that only a runner knows."""
-    positional = [p.name for p in inspect.signature(make.func).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    return make(**{name: known[name] for name in positional if name in known})
+def _unknown(chosen: Any) -> list[str]:
+    """The positional parameters of what a recipe has chosen: what only a runner knows. Its options are bound already."""
+    if not isinstance(chosen, partial):  # it has none, and is made
+        return []
+    return [
+        each.name for each in inspect.signature(chosen.func).parameters.values() if each.kind is not each.KEYWORD_ONLY
+    ]
+
+
+def _given(chosen: Any, known: Mapping[str, Any]) -> Any:
+    """What a recipe has chosen, made of what the runner knows."""
+    if not isinstance(chosen, partial):
+        return chosen
+    return chosen(**{name: known[name] for name in _unknown(chosen) if name in known})
 
 
 def _count(model: nn.Module) -> int:

@@ -143,7 +143,7 @@ def _resume(made: Assembled, run_dir: Path, own: str, ranks: Ranks) -> dict[str,
         if made.distiller and not isinstance(made.pruner, compact.Cutting | HostedPruner):
             made.distiller.load_state_dict(tree["distiller"], made.model)
         made.scaler.load_state_dict(tree["scaler"])
-        for care, state in zip(made.health, tree["health"], strict=True):
+        for care, state in zip(made.health, tree.get("health", []), strict=True):
             care.load_state_dict(state)
         return {key: tree["progress"][key] for key in fresh}
     except (KeyError, RuntimeError, ValueError) as error:

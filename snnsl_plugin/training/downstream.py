@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -34,7 +33,6 @@ class Downstream:
     def __init__(self, model: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
         self._neurons = neurons(model)
         self._layers = {id(weight): name for name, weight in weights.items()}
-        self._ends: set[Any] = set()
         self._asked: set[str] = set()
         self._handles: list[RemovableHandle] = []
         #: by layer name, the name of the neuron that it drives; a layer that drives none is missing
@@ -43,13 +41,12 @@ class Downstream:
     def __enter__(self) -> Downstream:
         for name, module in self._neurons.items():
             self._handles.append(module.register_forward_pre_hook(self._looks(name)))
-            self._handles.append(module.register_forward_hook(self._ends_here))
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._ends = [], set()
+        self._handles = []
 
     def _looks(self, name: str):  # type: ignore[no-untyped-def]
         watched = self._neurons[name]
@@ -60,23 +57,18 @@ class Downstream:
                 return
             self._asked.add(name)
             for layer in self._reached(args[0].grad_fn):
-                self.found.setdefault(layer, name)
+                self.found.setdefault(layer, name)  # a neuron between the two has run, and was noted, before this one
             if len(self._asked) == len(self._neurons):
                 self.__exit__()
 
         return hook
 
-    def _ends_here(self, module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-        spikes = output[0] if isinstance(output, tuple) else output
-        if self._handles and isinstance(spikes, torch.Tensor) and spikes.grad_fn is not None:
-            self._ends.add(spikes.grad_fn)
-
     def _reached(self, start: Any) -> list[str]:
-        """Layers whose weights lie behind a node, none of them behind a neuron's output."""
+        """Layers whose weights lie behind a node of the graph."""
         open_, seen, layers = [start], set(), []
         while open_:
             node = open_.pop()
-            if node is None or node in seen or node in self._ends:
+            if node is None or node in seen:
                 continue
             seen.add(node)
             weight = getattr(node, "variable", None)  # the end of the graph: a parameter

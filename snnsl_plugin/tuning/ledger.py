@@ -111,9 +111,9 @@ class Ledger:
             BadOption: more tickets wait than `total` leaves room for.
         """
         with self._database.explained(), self._database.alone(), quiet():
-            self._put_back()
-            held = {trial.user_attrs.get(TICKET) for trial in self.trials()}
-            waiting = self.trials(TrialState.WAITING)
+            trials = self._put_back()
+            held = {trial.user_attrs.get(TICKET) for trial in trials}
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
             if total is not None and any(trial.user_attrs.get(TICKET, 0) >= total for trial in waiting):
                 raise BadOption(
                     f"study {self.study.study_name!r} in {self.shown} is to have {len(held)} trials, and "
@@ -138,9 +138,8 @@ class Ledger:
         """
         with self._database.alone(), quiet():
             self._bury_unsigned()
-            self._put_back()
-            held = self.trials()
-            if not self.trials(TrialState.WAITING):
+            held = self._put_back()
+            if all(trial.state != TrialState.WAITING for trial in held):
                 if not endless:
                     return None
                 self.fill(1 + len({trial.user_attrs.get(TICKET) for trial in held}), {})
@@ -262,9 +261,13 @@ class Ledger:
         self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
         return attempt < ATTEMPTS
 
-    def _put_back(self) -> None:
-        """Makes a waiting trial for each ticket that was lost; whoever lost it may have died before he could."""
-        trials = self.trials()
+    def _put_back(self) -> list[FrozenTrial]:
+        """Makes a waiting trial for each ticket that was lost: whoever lost it may have died before he could.
+
+        Returns:
+            All trials, the new ones too.
+        """
+        trials, put = self.trials(), False
         tried_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         for trial in trials:
             attempt = trial.user_attrs.get(LOST, ATTEMPTS)
@@ -278,6 +281,8 @@ class Ledger:
                     **inherited, TICKET: trial.user_attrs[TICKET], RETRY_OF: trial.number, ATTEMPT: attempt,
                 },
             )  # fmt: skip
+            put = True
+        return self.trials() if put else trials
 
     def _check(self, terms: Terms) -> None:
         held = self.study.user_attrs.get("digest")
