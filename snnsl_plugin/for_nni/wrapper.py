@@ -12,6 +12,7 @@ from nni.compression.base.wrapper import ModuleWrapper
 from torch import Tensor
 
 from snnsl_plugin.core.layer import State
+from snnsl_plugin.core.straight_through import straight_through
 
 #: How NNI knows that gradients are to reach masked weights too: the value of `apply_method`.
 DENSE_GRADIENT = "snnsl_dense_gradient"
@@ -132,17 +133,5 @@ def _masked(space: PruningTargetSpace) -> Tensor | None:
 
 
 def _apply_dense_gradient(target: Tensor, space: PruningTargetSpace) -> Tensor:
-    masked: Tensor = _DenseGradient.apply(target, space.mask)  # type: ignore[no-untyped-call]
-    return masked
-
-
-class _DenseGradient(torch.autograd.Function):
     """Masked forward, identity backward: what growth by gradient reads."""
-
-    @staticmethod
-    def forward(ctx: object, weight: Tensor, mask: Tensor) -> Tensor:
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+    return straight_through(target, target.detach() * space.mask)

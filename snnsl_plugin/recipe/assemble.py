@@ -234,12 +234,10 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
 
 
 def _unknown(chosen: Any) -> list[str]:
-    """The positional parameters of what a recipe has chosen: what only a runner knows. Its options are bound already."""
+    """The positional parameters of what a recipe has chosen, its options bound: what only a runner knows."""
     if not isinstance(chosen, partial):  # it has none, and is made
         return []
-    return [
-        each.name for each in inspect.signature(chosen.func).parameters.values() if each.kind is not each.KEYWORD_ONLY
-    ]
+    return [p.name for p in inspect.signature(chosen.func).parameters.values() if p.kind is not p.KEYWORD_ONLY]
 
 
 def _given(chosen: Any, known: Mapping[str, Any]) -> Any:

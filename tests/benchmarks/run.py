@@ -264,7 +264,8 @@ def by_itself(script: str) -> dict:
 TEXT = """# Benchmarks
 
 Written by `make bench` on {date}: {machine}, {threads} threads, Python {python}, torch {torch}. Timings on a shared
-machine are noisy; each ratio compares two things measured in turns in one run. They are figures, not tests.
+machine are noisy; each ratio compares two things measured in turns in one run. They are figures, not tests. Rows that were not
+measured that day keep the figures of an earlier one.
 
 | what | figure | promised |
 |---|---|---|

@@ -14,6 +14,7 @@ from snnsl_plugin.core.layer import Criterion, Distribution, Layer, Schedule, St
 from snnsl_plugin.core.masks import keep_top
 from snnsl_plugin.core.rules.drop_grow import budget
 from snnsl_plugin.core.rules.drop_grow import check as check_budget
+from snnsl_plugin.core.straight_through import straight_through
 
 
 def dpf(
@@ -26,10 +27,9 @@ def dpf(
 ) -> dict[str, State]:
     """One update of all layers (dynamic pruning with feedback, Lin et al., ICLR 2020).
 
-    The network computes with m w, and the gradient found there moves all of w, the pruned too (their equation DPF; the
-    straight-through estimator of m w). At each update the mask is the best n_keep of **all** weights, so whatever has
-    grown beneath its mask comes back with its value. Theirs ranks magnitude over the whole network (`global`) at every
-    16th step; the defaults here are those of the other rules.
+    The network computes with m w, and the gradient found there moves all of w, the pruned too. At each update the mask
+    is the best n_keep of **all** weights, so whatever has grown beneath its mask comes back with its value. Theirs ranks
+    magnitude over the whole network (`global`) at every 16th step; the defaults here are those of the other rules.
 
     Args:
         layers: all layers, those that are never pruned too; `weight` is the dense w.
@@ -73,17 +73,4 @@ def effective(weight: Tensor, state: State) -> Tensor:
         weight: the dense w, any shape.
         state: holds "mask".
     """
-    masked: Tensor = _Mask.apply(weight, state["mask"])  # type: ignore[no-untyped-call]
-    return masked
-
-
-class _Mask(torch.autograd.Function):
-    """A mask forward, identity backward."""
-
-    @staticmethod
-    def forward(ctx: object, weight: Tensor, mask: Tensor) -> Tensor:
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+    return straight_through(weight, weight.detach() * state["mask"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snnsl_plugin.core.layer import Layer, State
+from snnsl_plugin.core.straight_through import straight_through
 from snnsl_plugin.errors import BadOption
 
 #: A connection comes and goes with every step of the optimizer.
@@ -74,8 +75,8 @@ def effective(weight: Tensor, state: State) -> Tensor:
         weight: s theta, any shape.
         state: holds "sign".
     """
-    rewired: Tensor = _Rewire.apply(weight, state["sign"])  # type: ignore[no-untyped-call]
-    return rewired
+    sign = state["sign"]
+    return straight_through(weight, sign * (weight.detach() * sign).clamp_min(0))
 
 
 def drift_(weight: Tensor, state: State, lr: float, *, penalty: float, sparsity: float) -> None:
@@ -90,15 +91,3 @@ def drift_(weight: Tensor, state: State, lr: float, *, penalty: float, sparsity:
     """
     sign, centre = state["sign"], math.log(2.0 * (1.0 - sparsity)) / penalty
     weight.sub_(sign * (weight * sign - centre).sign(), alpha=lr * penalty)
-
-
-class _Rewire(torch.autograd.Function):
-    """Negative strengths are zero forward, identity backward."""
-
-    @staticmethod
-    def forward(ctx: object, weight: Tensor, sign: Tensor) -> Tensor:
-        return sign * (weight * sign).clamp_min(0)
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None

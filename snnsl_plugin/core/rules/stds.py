@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snnsl_plugin.core.layer import Layer, Schedule, State
+from snnsl_plugin.core.straight_through import straight_through
 from snnsl_plugin.errors import BadOption
 
 #: The source moves the threshold at every iteration.
@@ -69,20 +70,8 @@ def effective(weight: Tensor, state: State) -> Tensor:
         weight: theta, any shape.
         state: holds "threshold".
     """
-    shrunk: Tensor = _Shrink.apply(weight, state["threshold"])  # type: ignore[no-untyped-call]
-    return shrunk
-
-
-class _Shrink(torch.autograd.Function):
-    """Soft threshold forward, identity backward; exact where `weight + (shrunk - weight).detach()` would round."""
-
-    @staticmethod
-    def forward(ctx: object, weight: Tensor, threshold: Tensor) -> Tensor:
-        return weight.sign() * (weight.abs() - threshold).clamp_min(0)
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+    size = weight.detach()
+    return straight_through(weight, size.sign() * (size.abs() - state["threshold"]).clamp_min(0))
 
 
 def _state(theta: Tensor, d: float) -> State:
