@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from snnsl_plugin.tuning.run import State
+    from snnsl_plugin.tuning.head import State
 
 _ENDED = ("complete", "stopped")
 #: Rows of the front that a terminal has room for beside what is at work.

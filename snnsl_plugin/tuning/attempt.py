@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +48,6 @@ _MET_BY_ALL = (UsageError, Stopped, Diverged, Disconnected, RankFailed)
 _PATIENCE, _FIRST = 600.0, 1.0
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How an attempt ended.
-
-    Attributes:
-        number: of the trial.
-        state: `complete`, `stopped`, `failed`, or `late` where somebody else had taken it over.
-        unexpected: whether it was an error that is none of ours, after which a process may be broken.
-    """
-
-    number: int
-    state: str
-    unexpected: bool = False
-
-
 def name_of(number: int) -> str:
     """What a trial's folder is called."""
     return f"trial-{number:04d}"
@@ -79,7 +63,7 @@ def carry_out(
     *,
     shared: BaseTrial | None = None,
     ranks: Ranks = ALONE,
-) -> Ended:
+) -> bool:
     """Trains what a trial tries, and tells the study what came out.
 
     Args:
@@ -93,7 +77,8 @@ def carry_out(
         ranks: the processes that train it together, each of which makes this call.
 
     Returns:
-        How it ended; whatever it was, the study knows it.
+        Whether it met an error that is none of ours, after which a process may be broken. However it ended, the study
+        knows it.
 
     Raises:
         OSError: a disk or network that fails is no fault of the trial's, which is left open: its ticket can be given
@@ -155,7 +140,7 @@ def carry_out(
         why, unexpected = f"{type(error).__name__}: {error}", True
         _log.warning("trial %d failed", number, exc_info=True)
     if ledger is None or trial is None:
-        return Ended(number, "late")
+        return unexpected
     constraints = measures.violations(tune.constraints, measured) if measured else {}
     known = patiently(
         lambda: ledger.tell(
@@ -166,10 +151,10 @@ def carry_out(
             notes={MEASURED: measured, WHY: why},
         )
     )
-    word = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped"}.get(state, "failed") if known else "late"
-    told = "failed" if word == "late" else word
+    # Where it had been taken for dead, and somebody else has its ticket, this attempt counts as failed.
+    told = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped"}.get(state, "failed") if known else "failed"
     write(run_dir, number, told, values, measured, constraints, why, retry_of)
-    return Ended(number, word, unexpected)
+    return unexpected
 
 
 def write(

@@ -44,11 +44,11 @@ def lead(opened: study.Opened, study_dir: Path, ranks: Ranks, on_epoch: Callable
             return
         shared = _shared(trial)
         with opened.ledger.alive(trial):  # type: ignore[arg-type]
-            ended = carry_out(
+            carry_out(
                 opened.recipe, tune, opened.ledger, trial, study_dir, partial(on_epoch, shared.number),
                 shared=shared, ranks=ranks,
             )  # fmt: skip
-        yield ended.number
+        yield shared.number
 
 
 def follow(recipe: Recipe, ranks: Ranks) -> None:

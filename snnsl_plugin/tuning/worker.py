@@ -63,9 +63,9 @@ def _work(study_dir: Path, worker: str, until: float | None, permitted: list[str
             tell("epoch", trial=number, epoch=event.epoch, epochs=event.epochs, accuracy=event.validation_accuracy)
 
         with opened.ledger.alive(trial):
-            ended = carry_out(opened.recipe, tune, opened.ledger, trial, study_dir, on_epoch)
+            broken = carry_out(opened.recipe, tune, opened.ledger, trial, study_dir, on_epoch)
         tell("ended", trial=number)
-        if ended.unexpected:  # such as an error of a GPU: the next trial gets a process that has met nothing
+        if broken:  # such as an error of a GPU: the next trial gets a process that has met nothing
             break
 
 

@@ -28,8 +28,8 @@ def dpf(
     """One update of all layers (dynamic pruning with feedback, Lin et al., ICLR 2020).
 
     The network computes with m w, and the gradient found there moves all of w, the pruned too. At each update the mask
-    is the best n_keep of **all** weights, so whatever has grown beneath its mask comes back with its value. Theirs ranks
-    magnitude over the whole network (`global`) at every 16th step; the defaults here are those of the other rules.
+    is the best n_keep of **all** weights, so whatever has grown beneath its mask comes back with its value. Theirs
+    ranks magnitude over the whole network (`global`) at every 16th step; the defaults here are those of other rules.
 
     Args:
         layers: all layers, those that are never pruned too; `weight` is the dense w.
