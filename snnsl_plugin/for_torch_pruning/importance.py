@@ -106,7 +106,11 @@ class SpikingImportance(tp.importance.GroupMagnitudeImportance):  # type: ignore
         self.criterion = registry.get("criteria", criterion) if isinstance(criterion, str) else criterion
         self._needs = needed([self.criterion])
         if beyond := self._needs - _RECORDED:
-            raise BadOption(f"criterion={criterion!r} needs {sorted(beyond)}, which a calibration does not record")
+            name = getattr(getattr(self.criterion, "func", self.criterion), "__name__", repr(criterion))
+            raise BadOption(
+                f"criterion {name!r} needs {', '.join(sorted(beyond))}, which a calibration does not record: choose "
+                f"one that needs no more than {', '.join(sorted(_RECORDED))}, e.g. 'spike_saliency'"
+            )
 
     @torch.no_grad()
     def __call__(self, group: Group) -> Tensor | None:

@@ -10,6 +10,7 @@ from networks import batch, conv_net
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+from snnsl_plugin import registry
 from snnsl_plugin.compaction.graph import dependency_graph
 from snnsl_plugin.core.criteria import spike_saliency
 from snnsl_plugin.errors import BadOption, Diverged, MissingStatistic, UnknownName
@@ -362,3 +363,9 @@ def test_the_arguments_begin_as_those_of_the_host():
     assert [p.default for p in ours[:4]] == [p.default for p in theirs][:4]
     assert SpikingImportance().target_types == tp.importance.GroupMagnitudeImportance().target_types
     assert SpikingImportance().target_types is not SpikingImportance().target_types
+
+
+def test_a_criterion_that_needs_more_than_a_calibration_records_is_refused_by_its_name():
+    for criterion in ("activity_product", partial(registry.get("criteria", "activity_product"))):
+        with pytest.raises(BadOption, match="criterion 'activity_product' needs post_spikes, which a calibration does"):
+            SpikingImportance(criterion=criterion)
