@@ -22,6 +22,7 @@ class Downstream:
         weights: by layer name, the parameter that the optimizer sees.
 
     Example:
+        >>> import torch
         >>> from spikingjelly.activation_based import neuron
         >>> net = nn.Sequential(nn.Linear(3, 4), neuron.IFNode(), nn.Linear(4, 2))
         >>> with Downstream(net, {"0": net[0].weight, "2": net[2].weight}) as downstream:
