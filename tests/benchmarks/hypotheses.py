@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -94,12 +95,18 @@ def rows(runs: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
 
 
 def interval(pairs: list[float]) -> str:
-    """A mean and Student's 95 % interval around it."""
+    """A mean and Student's 95 % interval around it, in words."""
+    mean, low, high = interval_of(pairs)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" if len(pairs) > 1 else f"{mean:+.1f}"
+
+
+def interval_of(pairs: list[float]) -> tuple[float, float, float]:
+    """A mean and both ends of Student's 95 % interval around it; without ends for a single number."""
     mean = statistics.mean(pairs)
     if len(pairs) < 2:
-        return f"{mean:+.1f}"
+        return mean, -math.inf, math.inf
     half = student.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5
-    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+    return mean, mean - half, mean + half
 
 
 def main() -> None:

@@ -1,0 +1,261 @@
+"""Does a weaker, sparser guide teach? The arms that tell reverse distillation from longer training and from smoothing.
+
+    SNNSL_DATA=... python tests/benchmarks/reverse_kd.py --guides FOLDER --learners sparse dense --workers 2
+
+On CIFAR-100's bench task. Every arm has four trials, judged by validation on a seed of its own, and is then trained with
+the setting that won on other seeds; only those runs read the test set. The rules of the verdict stand in `verdicts`, and
+stood there before the first run. Guides are trained with seeds that no learner has, and kept below FOLDER. Adds to
+docs/results/reverse_kd.json and prints the tables; finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from hypotheses import interval_of
+
+ROOT = Path(__file__).parents[2]
+STORE = ROOT / "docs" / "results" / "reverse_kd.json"
+TASK, TUNING_SEED, GUIDE_SEED = "bench/cifar100", 100, 1000
+#: Who learns: the keys that its recipe changes, and the guides of its arms (e and f, g, h).
+LEARNERS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "sparse": ([], {"sparser": "2 %", "same": "5 %", "dense": "dense"}),
+    "dense": (["pruning={type: dense}"], {"sparser": "5 %", "same": "dense", "dense": "dense"}),
+}
+GUIDES: dict[str, list[str]] = {
+    "1 %": ["pruning.density={name: cubic, first: 1.0, last: 0.01}"],
+    "2 %": ["pruning.density={name: cubic, first: 1.0, last: 0.02}"],
+    "5 %": [],
+    "10 %": ["pruning.density={name: cubic, first: 1.0, last: 0.1}"],
+    "dense": ["pruning={type: dense}"],
+    "5 %, 2 epochs": ["train.epochs=2"],
+}
+CE = [["train.optimizer.lr=2e-3"], ["train.optimizer.lr=1e-3"], ["train.optimizer.lr=4e-3"], ["train.optimizer.weight_decay=0.1"]]  # fmt: skip
+TAUGHT = [(weight, tau) for weight in (0.3, 0.6) for tau in (2, 4)]
+LADDER = [each for each in GUIDES if each != "dense"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: what it tries, and which guide it has."""
+
+    word: str
+    #: keys of each trial, on top of the setting that cross-entropy was best with
+    trials: list[list[str]]
+    #: whose trials choose its setting, where not its own
+    like: str | None = None
+    #: whether cross-entropy's own best setting is left out
+    alone: bool = False
+    #: the guide's role in LEARNERS, or its name in GUIDES
+    guide: str | None = None
+
+
+def taught(guide: str, role: str | None = None) -> list[list[str]]:
+    """The four trials of an arm with a guide."""
+    run = f", run: {{{role}}}" if role else ""
+    return [
+        [f"distillation={{guide: {{name: {guide}{run}}}, weight: {weight}, temperature: {tau}}}"]
+        for weight, tau in TAUGHT
+    ]
+
+
+ARMS: dict[str, Arm] = {
+    "a": Arm("labels alone", CE, alone=True),
+    "b": Arm("labels alone, twice the epochs", [["train.epochs=32", *keys] for keys in CE], alone=True),
+    "c": Arm("label smoothing", [[f"train.label_smoothing={each}"] for each in (0.05, 0.1, 0.2, 0.3)]),
+    "d": Arm("virtual guide, tau > 1", taught("virtual")),
+    "e": Arm("sparser guide", taught("sparse", "guide"), guide="sparser"),
+    "f": Arm("sparser guide, wrong classes permuted", taught("permuted", "guide"), guide="sparser"),
+    "g": Arm("guide of the same density", taught("sparse", "guide"), guide="same"),
+    "h": Arm("dense guide", taught("dense", "guide"), guide="dense"),
+} | {f"i, {name}": Arm(f"guide of {name}", taught("sparse", "guide"), like="e", guide=name) for name in LADDER}
+
+
+def guide_of(learner: str, arm: str) -> str | None:
+    """The name of an arm's guide in GUIDES."""
+    guide = ARMS[arm].guide
+    return LEARNERS[learner][1].get(guide, guide) if guide else None
+
+
+def folder(guide: str, seed: int) -> str:
+    """Where a guide is kept, below FOLDER."""
+    return f"seed-{GUIDE_SEED + seed}/{guide.replace(' ', '').replace('%', 'pct').replace(',', '-')}"
+
+
+def keys(learner: str, arm: str, trial: int, base: int, seed: int) -> list[str]:
+    """All keys of a run: the learner's, cross-entropy's best setting, the trial's, the seed."""
+    guide = guide_of(learner, arm)
+    chosen = [key.replace("{guide}", folder(guide, seed)) if guide else key for key in ARMS[arm].trials[trial]]
+    return [*LEARNERS[learner][0], *([] if ARMS[arm].alone else CE[base]), *chosen, f"seed={seed}"]
+
+
+def train(changed: list[str], judge: str, run_dir: str | None = None) -> dict[str, Any]:
+    """One run, in a process of its own."""
+    from snnsl_plugin.recipe.load import load
+    from snnsl_plugin.recipe.runner import run
+
+    with tempfile.TemporaryDirectory() as scratch:
+        result = run(load(TASK, changed), run_dir=Path(run_dir or f"{scratch}/run"), judge=judge)
+    measured = result if judge == "test" else result["validation"]
+    return {
+        "digest": result["digest"],
+        "validation": result["accuracy"]["validation"],
+        "test": result["accuracy"]["test"],
+        "synops": measured["synops_per_sample"],
+        "connections": result["density"]["connections"]["live"],
+        "seconds": result["wall_s"],
+    }
+
+
+class Store:
+    """What has been measured, in one file that is written after each run."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = json.loads(STORE.read_text("utf-8"))["runs"] if STORE.is_file() else {}
+
+    def add(self, key: str, run: dict[str, Any]) -> None:
+        self.runs[key] = run
+        text = json.dumps({"date": date.today().isoformat(), "runs": dict(sorted(self.runs.items()))}, indent=1)
+        STORE.with_suffix(".part").write_text(text + "\n", "utf-8")
+        STORE.with_suffix(".part").replace(STORE)
+
+    def best(self, learner: str, arm: str) -> int:
+        """The trial that validation chose; the first of equals."""
+        done = [self.runs[f"tune | {learner} | {arm} | {trial}"]["validation"] for trial in range(4)]
+        return done.index(max(done))
+
+
+def together(jobs: dict[str, tuple[Any, ...]], store: Store, workers: int) -> None:
+    """Trains what is not there yet; arms that come to the same run share it."""
+    wanted: dict[str, list[str]] = {}
+    for key, job in jobs.items():
+        if key not in store.runs:
+            wanted.setdefault(repr(job), []).append(key)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        pending = {pool.submit(train, *jobs[alike[0]]): alike for alike in wanted.values()}
+        for count, future in enumerate(as_completed(pending), start=1):
+            done = future.result()
+            for key in pending[future]:
+                store.add(key, done)
+                print(f"{count}/{len(pending)} {key}: {done['validation']:.4f}, test {done['test']}", flush=True)
+
+
+def teachers(names: list[str], seeds: list[int]) -> dict[str, tuple[Any, ...]]:
+    """The runs that make guides."""
+    return {
+        f"guide | {name} | {seed}": ([*GUIDES[name], f"seed={GUIDE_SEED + seed}"], "validation", folder(name, seed))
+        for seed in seeds
+        for name in names
+    }
+
+
+def tuned(learner: str, arms: list[str], store: Store) -> dict[str, tuple[Any, ...]]:
+    """The trials of arms."""
+    base = 0 if arms == ["a"] else store.best(learner, "a")
+    return {
+        f"tune | {learner} | {arm} | {trial}": (keys(learner, arm, trial, base, TUNING_SEED), "validation")
+        for arm in arms
+        for trial in range(4)
+        if ARMS[arm].like is None
+    }
+
+
+def finals(learner: str, seeds: list[int], store: Store) -> dict[str, tuple[Any, ...]]:
+    """The runs that the verdict is read from."""
+    base = store.best(learner, "a")
+    return {
+        f"final | {learner} | {arm} | {seed}": (
+            keys(learner, arm, store.best(learner, ARMS[arm].like or arm), base, seed),
+            "test",
+        )
+        for seed in seeds
+        for arm in ARMS
+    }
+
+
+def of(store: Store, learner: str, arm: str, what: str = "test") -> dict[int, float]:
+    """One measure of an arm's finals, by seed."""
+    start = f"final | {learner} | {arm} | "
+    return {int(key.removeprefix(start)): run[what] for key, run in store.runs.items() if key.startswith(start)}
+
+
+def difference(store: Store, learner: str, one: str, other: str) -> tuple[float, float, float]:
+    """Points of test accuracy between two arms, paired by seed: mean and 95 % interval."""
+    first, second = of(store, learner, one), of(store, learner, other)
+    return interval_of([100 * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())])
+
+
+def rows(store: Store, learner: str) -> Iterator[str]:
+    """The finals as Markdown."""
+    yield f"| {learner} learner, arm | setting that validation chose | test accuracy, % | points to (a), 95 % | SynOps | seeds |"
+    yield "|---|---|---:|---:|---:|---:|"
+    for arm, what in ARMS.items():
+        accuracy = of(store, learner, arm)
+        if not accuracy:
+            continue
+        setting = ", ".join(ARMS[arm].trials[store.best(learner, ARMS[arm].like or arm)])
+        low = "reference" if arm == "a" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference(store, learner, arm, "a"))
+        synops = statistics.mean(of(store, learner, arm, "synops").values())
+        yield (
+            f"| ({arm}) {what.word} | `{setting}` | {100 * statistics.mean(accuracy.values()):.1f} | {low} | "
+            f"{synops:,.0f} | {len(accuracy)} |"
+        )
+
+
+def verdicts(store: Store, learner: str) -> Iterator[str]:
+    """What the rules say that were written down before the first run."""
+    mean = {arm: statistics.mean(of(store, learner, arm).values()) for arm in ARMS}
+    rival = max("abc", key=mean.__getitem__)
+    gap, low, high = difference(store, learner, "e", rival)
+    helps = low > 0
+    yield f"KD helps: {'yes' if helps else 'not shown'}; e - {rival} = {gap:+.1f} [{low:+.1f}, {high:+.1f}] points"
+    knowledge = mean["e"] > mean["f"] and mean["e"] > mean["d"]
+    yield f"knowledge, not smoothing: {'yes' if knowledge else 'no'}; e {mean['e']:.4f}, f {mean['f']:.4f}, d {mean['d']:.4f}"
+    near = mean["e"] >= max(mean["g"], mean["h"]) - 0.003
+    weaker = mean["i, 5 %, 2 epochs"] >= mean["i, 5 %"]
+    yield (
+        f"reverse specifically: {'yes' if near or weaker else 'no'}; g {mean['g']:.4f}, h {mean['h']:.4f}, "
+        f"badly trained {mean['i, 5 %, 2 epochs']:.4f} against {mean['i, 5 %']:.4f}"
+    )
+    yield f"the word is {'knowledge' if helps and knowledge else 'regularisation'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--guides", type=Path, required=True)
+    parser.add_argument("--learners", nargs="+", choices=list(LEARNERS), default=list(LEARNERS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--print", action="store_true", help="print the tables, train nothing")
+    given = parser.parse_args()
+    store = Store()
+    if not given.print:
+        given.guides.mkdir(parents=True, exist_ok=True)
+        os.chdir(given.guides)  # guides are named as seen from there, so digests are the same on any machine
+        for learner in given.learners:
+            guides = sorted({guide_of(learner, arm) for arm in "efgh"} - {None})
+            together(tuned(learner, ["a"], store), store, given.workers)
+            together(teachers(guides, [TUNING_SEED]) | tuned(learner, ["c", "d"], store), store, given.workers)
+            together(tuned(learner, ["e", "f", "g", "h", "b"], store), store, given.workers)
+            for seed in given.seeds:
+                together(teachers(list(GUIDES), [seed]), store, given.workers)
+                together(finals(learner, [seed], store), store, given.workers)
+    for learner in given.learners:
+        print("\n".join(rows(store, learner)))
+        if len(of(store, learner, "h")) > 1:
+            print("\n".join(verdicts(store, learner)))
+
+
+if __name__ == "__main__":
+    main()
