@@ -68,7 +68,8 @@ class Softened:
     def __init__(
         self, guide: Any, entry: Mapping[str, Any], learner: Answering, labels: Labels, *, needs_labels: bool
     ) -> None:
-        self._learner, self._labels, self._needs_labels = learner, labels, needs_labels
+        self._learner, self._labels = learner, labels
+        self._needs_labels = needs_labels and not getattr(guide, "reads_logits", False)
         self._distiller = ReverseDistiller(
             guide,
             temperature=entry.get("temperature", 4.0),

@@ -101,7 +101,8 @@ class ReverseDistiller:
             A factor (tau^2, where the guide names no other) and the mean divergence, a scalar; None where the guide has
             nothing to say yet.
         """
-        lesson = self.guide(x, target, logits.shape[-1], self.soften)
+        seen = logits.detach() if getattr(self.guide, "reads_logits", False) else x
+        lesson = self.guide(seen, target, logits.shape[-1], self.soften)
         if lesson is None:
             return None
         tau = self.soften.temperature if lesson.learner_temperature is None else lesson.learner_temperature
