@@ -19,7 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snnsl_plugin.core.layer import Criterion, Distribution, Divergence, Growth, Layer, Schedule, State
+from snnsl_plugin.core.layer import (
+    PER_CHANNEL,
+    Criterion,
+    Distribution,
+    Divergence,
+    Growth,
+    Layer,
+    Schedule,
+    State,
+)
 from snnsl_plugin.core.update import Update
 from snnsl_plugin.errors import BadOption
 
@@ -41,6 +50,10 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
     mask.view(-1)[:2] = torch.tensor([True, False])
     spikes = torch.randint(0, 4, (shape[1],), generator=generator).double()
     spikes[0] = 0
+    beside = torch.Generator().manual_seed(seed)  # so that what is drawn above stays as it is
+    reads = torch.randint(0, 3, (1, *shape[1:]), generator=beside).double().expand(shape) / 2
+    silent = torch.arange(shape[1]).view(-1, *(1,) * (len(shape) - 2)) == 0
+    together = (torch.rand(shape, generator=beside) * 4 - 2).round() / 8
     return Layer(
         name,
         drawn() * mask,
@@ -52,6 +65,11 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
         pre_slots=8.0,
         post_spikes=torch.randint(0, 4, (shape[0],), generator=torch.Generator().manual_seed(seed)).double(),
         post_slots=6.0,
+        coincidence=together.masked_fill(silent, 0.0),
+        correlation=4 * together.masked_fill(silent, 0.0),
+        surrogate=torch.randint(0, 4, (shape[0],), generator=beside).double() / 4,
+        synops=reads.masked_fill(silent, 0.0),
+        macs=torch.zeros(shape, dtype=torch.float64),
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -147,9 +165,9 @@ def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
     """The layer with its output (axis 0) or input (axis 1) channels in another order."""
     same_shape = {
         field: getattr(layer, field).index_select(axis, order)
-        for field in ("weight", "grad", "momentum", "grad_square")
+        for field in ("weight", "grad", "momentum", "grad_square", "coincidence", "correlation", "synops", "macs")
     }
-    spikes, fired = layer.need("pre_spikes"), layer.need("post_spikes")
+    spikes, fired, slope = (layer.need(each) for each in PER_CHANNEL)
     return Layer(
         layer.name,
         state={"mask": layer.mask.index_select(axis, order)},
@@ -157,6 +175,7 @@ def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
         pre_slots=layer.pre_slots,
         post_spikes=fired[order] if axis == 0 else fired,
         post_slots=layer.post_slots,
+        surrogate=slope[order] if axis == 0 else slope,
         generator=layer.generator,
         **same_shape,
     )

@@ -14,6 +14,9 @@ from snnsl_plugin.errors import MissingStatistic
 #: What a rule keeps for one layer. It always holds "mask" (bool, shaped like the weight); the rest is the rule's own.
 State: TypeAlias = dict[str, Tensor]
 
+#: Statistics that are one number a channel; all others have the weight's shape.
+PER_CHANNEL = ("pre_spikes", "post_spikes", "surrogate")
+
 _WAY_OUT = {
     "grad": "call the pruner after loss.backward() and before optimizer.zero_grad()",
     "momentum": "train with momentum (SGD(momentum=0.9), Adam, AdamW), or choose growth 'gradient' or 'random'",
@@ -21,6 +24,14 @@ _WAY_OUT = {
     "pre_spikes": "record with SpikeRecorder (DynamicPruner does so by itself) and run at least one forward pass",
     "post_spikes": "no spiking neuron follows it in a training pass, or none has run yet: exclude the layer, or choose "
     "a criterion without post_spikes",
+    "coincidence": "no spiking neuron follows it in a training pass, or none has run yet: exclude the layer, or choose "
+    "a growth without coincidence",
+    "correlation": "no spiking neuron follows it in a training pass, or none has run yet: exclude the layer, or choose "
+    "a criterion without correlation",
+    "surrogate": "no neuron with a surrogate_function follows it in a training pass, or none has run yet: exclude the "
+    "layer, or choose a criterion without surrogate",
+    "synops": "run at least one training pass of a spiking network before the first update",
+    "macs": "run at least one training pass of a spiking network before the first update",
     "generator": "pass a seeded torch.Generator",
 }
 
@@ -42,6 +53,12 @@ class Layer:
         pre_slots: how many inputs each channel had in that time (steps x samples x sites), a count.
         post_spikes: spikes per channel of the first neuron that the layer drives, in that time, shape (out,), a count.
         post_slots: how many outputs each channel had in that time (steps x samples x sites), a count.
+        coincidence: covariance, in that time, of a weight's input being non-zero and its output spiking, over steps,
+            samples and output sites, the weight's shape, in [-1/4, 1/4].
+        correlation: the same over both standard deviations, in [-1, 1]; 0 where either end never changes.
+        surrogate: mean derivative of the surrogate at the neuron that an output channel drives, shape (out,).
+        synops: accumulates of each weight per sample, the weight's shape: the spikes that it multiplies, masked or not.
+        macs: its multiply-accumulates per sample: the non-zero inputs where they are not all 0 or 1.
         generator: this layer's own stream of random numbers.
     """
 
@@ -57,6 +74,11 @@ class Layer:
     pre_slots: float = 0.0
     post_spikes: Tensor | None = None
     post_slots: float = 0.0
+    coincidence: Tensor | None = None
+    correlation: Tensor | None = None
+    surrogate: Tensor | None = None
+    synops: Tensor | None = None
+    macs: Tensor | None = None
     generator: torch.Generator | None = field(default=None, repr=False)
 
     @property
@@ -130,9 +152,21 @@ def per_output(channels: Tensor, layer: Layer) -> Tensor:
     if channels.numel() != layer.weight.shape[0]:
         raise MissingStatistic(
             f"layer {layer.name!r} has {layer.weight.shape[0]} output channels but the neuron that it drives has "
-            f"{channels.numel()}: exclude the layer, or choose a criterion without post_spikes"
+            f"{channels.numel()}: exclude the layer, or choose a criterion that does not look at the neuron"
         )
     return channels.view(-1, *(1,) * (layer.weight.dim() - 1))
+
+
+def operations(layer: Layer) -> Tensor:
+    """How many non-zero inputs each weight multiplies per sample, the weight's shape and type, >= 0.
+
+    Spikes are accumulated and real inputs multiplied; both count as one here, so that a layer that reads pixels costs
+    what a layer does that reads as many spikes.
+
+    Raises:
+        MissingStatistic: they were not counted.
+    """
+    return (layer.need("synops") + layer.need("macs")).to(layer.weight)
 
 
 # The annotation carries the folder in which recipes find the functions.

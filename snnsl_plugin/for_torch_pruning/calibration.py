@@ -190,10 +190,11 @@ class _Counting(SpikeRecorder):
         super()._add(f"ones/{key}", x == 1, axis)
 
     def spikes(self, key: str) -> Spikes | None:
-        if key not in self._counts:
+        counted = self._sums.of(key)
+        if counted is None:
             return None
-        counts, slots = self._total(key)
-        return Spikes(counts.cpu(), self._total(f"ones/{key}")[0].cpu(), slots)
+        ones, slots = self._sums.of(f"ones/{key}") or counted
+        return Spikes(counted[0].cpu(), ones.cpu(), slots)
 
 
 class _Gradients:

@@ -169,7 +169,14 @@ class SpikingDynamicPruner(_Spiking):
         self._gather()
         self._units = [each for units in self._scopes.values() for each in units]
         rows = {member.name: parameter_of(member.module) for each in self._units for member in each.rows}
-        check_trainable(rows, optimizer, needed([self._growth]))
+        needs = needed([self._growth])
+        if beyond := needs - {"grad", "momentum"}:
+            name = getattr(getattr(self._growth, "func", self._growth), "__name__", repr(growth))
+            raise BadOption(
+                f"growth {name!r} needs {', '.join(sorted(beyond))}, which is not recorded for units: choose one that "
+                "needs no more than grad and momentum, e.g. 'gradient'"
+            )
+        check_trainable(rows, optimizer, needs)
         for step in range(1, iterative_steps + 1):
             for scope, units in self._scopes.items():
                 self._kept(scope, units, step)

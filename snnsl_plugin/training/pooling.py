@@ -1,8 +1,8 @@
-"""Spike counts of all ranks, added up."""
+"""Counts added up: over calls, over all ranks, and on from where a run stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, distributed
@@ -43,3 +43,68 @@ def over_ranks(own: Mapping[str, tuple[Tensor, float]], device: torch.device) ->
 def is_first() -> bool:
     """Whether this is the only process, or rank 0."""
     return not in_parallel() or distributed.get_rank() == 0
+
+
+class Sums:
+    """Named sums of vectors, each with the number of slots that it is over.
+
+    Args:
+        device: tells where tensors of the network are.
+
+    Example:
+        >>> sums = Sums(lambda: torch.device("cpu"))
+        >>> sums.add("spikes", torch.tensor([1, 0]), 4)
+        >>> sums.add("spikes", torch.tensor([1, 1]), 4)
+        >>> sums.all()
+        {'spikes': (tensor([2., 1.], dtype=torch.float64), 8.0)}
+    """
+
+    def __init__(self, device: Callable[[], torch.device]) -> None:
+        self._device = device
+        self._counts: dict[str, Tensor] = {}
+        self._slots: dict[str, float] = {}
+
+    def add(self, key: str, counts: Tensor, slots: float) -> None:
+        """Adds counts (C,), whole numbers or multiples of a power of two, so that no order of adding rounds."""
+        if key in self._counts:
+            self._counts[key] = self._counts[key].to(counts.device) + counts
+            self._slots[key] += slots
+        else:
+            self._counts[key] = counts.double()
+            self._slots[key] = float(slots)
+
+    def all(self, prefix: str = "") -> dict[str, tuple[Tensor, float]]:
+        """Sums and slots over all ranks, of the names that begin so: a collective call where there are several."""
+        # Without this every rank would make its own masks, and the replicas would part.
+        own = {key: (counts, self._slots[key]) for key, counts in self._counts.items() if key.startswith(prefix)}
+        return over_ranks(own, self._device())
+
+    def of(self, key: str) -> tuple[Tensor, float] | None:
+        """One of them over all ranks, where a call of this rank was counted under it: a collective call."""
+        if key not in self._counts:
+            return None
+        return over_ranks({key: (self._counts[key], self._slots[key])}, self._device())[key]
+
+    def clear(self) -> None:
+        """Starts anew."""
+        self._counts.clear()
+        self._slots.clear()
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        """The sums so far, over all ranks: plain tensors and numbers."""
+        totals = self.all()
+        counts: dict[str, Tensor | float] = {f"counts/{key}": counted for key, (counted, _) in totals.items()}
+        return counts | {f"slots/{key}": slots for key, (_, slots) in totals.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float]) -> None:
+        """Goes on from `state_dict`, however many ranks made it.
+
+        Rank 0 takes them all and the others start from nothing, so that the sum over ranks is right.
+        """
+        self.clear()
+        for key, value in state.items() if is_first() else ():
+            what, _, name = key.partition("/")
+            if isinstance(value, Tensor):
+                self._counts[name] = value.clone()
+            elif what == "slots":
+                self._slots[name] = value

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from snnsl_plugin.anatomy import LAYERS, channel_axis_of, neurons, weight_layers
 from snnsl_plugin.core.spikes import spikes_per_channel
 from snnsl_plugin.errors import MissingStatistic, NothingMatched
-from snnsl_plugin.training.pooling import is_first, over_ranks
+from snnsl_plugin.training.pooling import Sums
 
 
 class SpikeRecorder:
@@ -58,8 +58,7 @@ class SpikeRecorder:
             raise NothingMatched("nothing to record: the model has no convolution, linear layer or spiking neuron")
         self._training_only = training_only
         self._own = {*self._layers.values(), *self._neurons.values()}
-        self._counts: dict[str, Tensor] = {}
-        self._slots: dict[str, float] = {}
+        self._sums = Sums(self._device)
         self._handles: list[RemovableHandle] = []
         #: set to False to let forward passes go by uncounted
         self.recording = True
@@ -82,8 +81,7 @@ class SpikeRecorder:
 
     def clear(self) -> None:
         """Starts counting anew."""
-        self._counts.clear()
-        self._slots.clear()
+        self._sums.clear()
 
     def input_counts(self, layer: str) -> tuple[Tensor, float]:
         """Non-zero inputs per channel of a layer, shape (C,), float64, and the slots each channel had; over all ranks.
@@ -100,11 +98,11 @@ class SpikeRecorder:
 
     def all_input_counts(self) -> dict[str, tuple[Tensor, float]]:
         """`input_counts` of every layer of which a forward pass was recorded, on whichever rank."""
-        return {key.removeprefix("input/"): counts for key, counts in self._summed("input/").items()}
+        return {key.removeprefix("input/"): counts for key, counts in self._sums.all("input/").items()}
 
     def all_output_counts(self) -> dict[str, tuple[Tensor, float]]:
         """Spikes per channel of every neuron layer that has run, shape (C,), float64, and the slots of each channel."""
-        return {key.removeprefix("output/"): counts for key, counts in self._summed("output/").items()}
+        return {key.removeprefix("output/"): counts for key, counts in self._sums.all("output/").items()}
 
     def input_rates(self) -> dict[str, Tensor]:
         """Fraction of non-zero inputs per channel of each recorded layer: shape (C,), in [0, 1]."""
@@ -119,33 +117,14 @@ class SpikeRecorder:
 
     def state_dict(self) -> dict[str, Tensor | float]:
         """The counts so far, over all ranks: plain tensors and numbers."""
-        totals = self._summed("")
-        counts: dict[str, Tensor | float] = {f"counts/{key}": counted for key, (counted, _) in totals.items()}
-        return counts | {f"slots/{key}": slots for key, (_, slots) in totals.items()}
+        return self._sums.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
-        """Goes on from the counts of `state_dict`, however many ranks made them.
-
-        Rank 0 takes them all and the others start from nothing, so that the sum over ranks is right.
-        """
-        self.clear()
-        for key, value in state.items() if is_first() else ():
-            what, _, name = key.partition("/")
-            if isinstance(value, Tensor):
-                self._counts[name] = value.clone()
-            elif what == "slots":
-                self._slots[name] = value
+        """Goes on from the counts of `state_dict`, however many ranks made them."""
+        self._sums.load_state_dict(state)
 
     def _rates(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): counts / slots for key, (counts, slots) in self._summed(prefix).items()}
-
-    def _total(self, key: str) -> tuple[Tensor, float]:
-        return over_ranks({key: (self._counts[key], self._slots[key])}, self._device())[key]
-
-    def _summed(self, prefix: str) -> dict[str, tuple[Tensor, float]]:
-        # Without this every rank would make its own masks, and the replicas would part.
-        own = {key: (counts, self._slots[key]) for key, counts in self._counts.items() if key.startswith(prefix)}
-        return over_ranks(own, self._device())
+        return {key.removeprefix(prefix): counts / slots for key, (counts, slots) in self._sums.all(prefix).items()}
 
     def _device(self) -> torch.device:
         modules = (*self._layers.values(), *self._neurons.values())
@@ -173,12 +152,7 @@ class SpikeRecorder:
 
     def _add(self, key: str, x: Tensor, axis: int) -> None:
         counts, slots = spikes_per_channel(x, axis)
-        if key in self._counts:
-            self._counts[key] = self._counts[key].to(counts.device) + counts
-            self._slots[key] += slots
-        else:
-            self._counts[key] = counts.double()
-            self._slots[key] = float(slots)
+        self._sums.add(key, counts, slots)
 
 
 def channel_axis(layer: nn.Module) -> int:

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from snnsl_plugin.core.layer import Layer
+from snnsl_plugin.anatomy import weight_layers
+from snnsl_plugin.core.layer import PER_CHANNEL, Layer
 from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.training.downstream import Downstream
+from snnsl_plugin.training.operations import Operations
 from snnsl_plugin.training.recorder import SpikeRecorder
+from snnsl_plugin.training.watcher import Watcher
+
+#: Statistics of the neuron that a layer drives.
+_BEHIND = {"post_spikes"}
 
 
 class Statistics:
@@ -30,25 +36,33 @@ class Statistics:
     ) -> None:
         self._weights, self._squares_wanted, self._sampled = weights, "grad_square" in needs, sampled
         self._recorder = self._downstream = None
+        #: what counts by hooks, by the word of its state
+        self._watchers: dict[str, SpikeRecorder | Watcher] = {}
+        known = weight_layers(model)
+        layers = {name: known[name] for name in weights}
         if needs & {"pre_spikes", "post_spikes"}:
             outputs = "post_spikes" in needs
             self._recorder = SpikeRecorder(model, layers=list(weights), outputs=outputs, training_only=True)
-            self._downstream = Downstream(model, weights) if outputs else None
+            self._watchers["spikes"] = self._recorder
+        if needs & _BEHIND:
+            self._downstream = Downstream(model, weights)
+        if needs & {"synops", "macs"}:
+            self._watchers["operations"] = Operations(model, layers)
         self._grad_square: dict[str, Tensor] = {}
         self._squares = 0
 
     def start(self) -> None:
         """Puts in the hooks, for step 1."""
-        if self._recorder:
-            self._recorder.__enter__()
+        for watcher in self._watchers.values():
+            watcher.__enter__()
         if self._downstream:
             self._downstream.__enter__()
         self.before_step(1)
 
     def before_step(self, step: int) -> None:
         """Decides whether the coming step, numbered from 1, is recorded."""
-        if self._recorder:
-            self._recorder.recording = self._sampled(step)
+        for watcher in self._watchers.values():
+            watcher.recording = self._sampled(step)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -90,6 +104,9 @@ class Statistics:
                 if neuron in fired:
                     counts, slots = fired[neuron]
                     fields[name] |= {"post_spikes": counts, "post_slots": slots}
+        for watcher in self._watchers.values():
+            for name, found in watcher.fields().items() if isinstance(watcher, Watcher) else ():
+                fields[name] |= found
         return fields
 
     def rates(self) -> dict[str, float]:
@@ -101,27 +118,27 @@ class Statistics:
     def clear(self) -> None:
         """Starts anew after an update."""
         self._grad_square, self._squares = {}, 0
-        if self._recorder:
-            self._recorder.clear()
+        for watcher in self._watchers.values():
+            watcher.clear()
 
     def close(self) -> None:
         """Removes the hooks."""
-        if self._recorder:
-            self._recorder.__exit__(None, None, None)
+        for watcher in self._watchers.values():
+            watcher.__exit__(None, None, None)
         if self._downstream:
             self._downstream.__exit__()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors."""
-        spikes = self._recorder.state_dict() if self._recorder else {}
-        return {"grad_square": self._grad_square, "squares": self._squares, "spikes": spikes}
+        watched = {word: watcher.state_dict() for word, watcher in self._watchers.items()}
+        return {"grad_square": self._grad_square, "squares": self._squares, "spikes": {}} | watched
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state_dict`."""
         self._squares = state["squares"]
         self._grad_square = {name: value.to(self._weights[name].device) for name, value in state["grad_square"].items()}
-        if self._recorder:
-            self._recorder.load_state_dict(state["spikes"])
+        for word, watcher in self._watchers.items():
+            watcher.load_state_dict(state[word])
 
 
 def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
@@ -137,7 +154,7 @@ def needed(functions: list[Callable[[Layer], Tensor]]) -> set[str]:
     class Asked(Layer):
         def need(self, statistic: str) -> Tensor:
             asked.add(statistic)
-            return torch.ones(1) if statistic in ("pre_spikes", "post_spikes") else torch.ones(1, 1)
+            return torch.ones(1) if statistic in PER_CHANNEL else torch.ones(1, 1)
 
     Asked.__name__ = Asked.__qualname__ = "Layer"  # what errors of a criterion of one's own should speak of
     one = torch.ones(1, 1)

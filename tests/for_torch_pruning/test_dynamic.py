@@ -623,6 +623,10 @@ def test_what_cannot_be_cut_in_the_end_is_refused_before_training_and_the_model_
         ({"iterative_steps": 0}, "iterative_steps=0"),
         ({"newborn_v": "mean"}, "newborn_v='mean'"),
         ({"growth": "gradeint"}, "did you mean 'gradient'"),
+        (
+            {"growth": "gradient_per_synop"},
+            "growth .gradient_per_synop. needs macs, synops, which is not recorded for units",
+        ),
         ({"schedule": "cubik"}, "did you mean 'cubic'"),
         ({"prune_num_heads": True}, "attention heads"),
         ({"iterative_pruning_ratio_scheduler": lambda ratio, steps: [-0.1] * (steps + 1)}, "must stay in"),

@@ -102,7 +102,7 @@ CHANGED = {
         "{name: magnitude}",
         "magnitud",
         "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: "
-        "activity_product, fisher, lamp, magnitude, spike_saliency, taylor)",
+        "activity_product, fisher, lamp, magnitude, spike_saliency, synop_value, taylor)",
     ),
     "unknown growth": (
         "name: gradient",
