@@ -94,7 +94,7 @@ def _missing(versions: dict[str, str | None], probed: dict[str, Any]) -> list[st
         said.append("nnictl: it imports pkg_resources, which setuptools 82 dropped (pip install 'setuptools<82')")
     for name, used in (
         ("spikingjelly", "models"),
-        ("tonic", "nmnist and event_folder"),
+        ("tonic", "event data sets"),
         ("torch-pruning", "snnsl_plugin.for_torch_pruning"),
         ("optuna", "tuning"),
         ("mlflow", "the picture of a run in MLflow"),

@@ -1,16 +1,44 @@
-"""From a folder of recordings to splits: what `nmnist` and `event_folder` share."""
+"""From recordings to splits: what the event data sets share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from snnsl_plugin.datasets._augment import EventAugment
+from snnsl_plugin.datasets._clips import Clip
 from snnsl_plugin.datasets._splits import Splits, draw_train, fold_of
 from snnsl_plugin.datasets._tensors import TensorFrames
-from snnsl_plugin.datasets._trees import Tree, choose_classes, class_folders, read_tree
+from snnsl_plugin.datasets._trees import choose_classes, class_folders, read_tree
 from snnsl_plugin.errors import BadData, BadOption, MissingData
+
+Decoded = tuple[TensorFrames, int]  # frames, and how many recordings were skipped
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn of the training part: the options of these names of all event data sets.
+
+    Attributes:
+        validation: share of the training recordings held out, in (0, 1), stratified.
+        validation_per_class: so many of each class instead.
+        per_class: training recordings drawn of each class; None for all that are not held out.
+        split_seed: seed of these draws.
+        augment: how training samples change from epoch to epoch.
+        folds: pool both parts and deal them into so many folds; None keeps the test part.
+        fold: the fold that is the test part.
+    """
+
+    validation: float
+    validation_per_class: int | None
+    per_class: int | None
+    split_seed: int
+    augment: EventAugment | None = None
+    folds: int | None = None
+    fold: int = 0
 
 
 def event_splits(
@@ -18,31 +46,21 @@ def event_splits(
     *,
     parts: tuple[str, str, str | None],
     classes: list[str] | int | None,
-    per_class: int | None,
-    validation: float,
-    validation_per_class: int | None,
-    split_seed: int,
-    folds: int | None,
-    fold: int,
-    decode: Callable[[Tree], TensorFrames],
+    decode: Callable[[Sequence[Clip]], Decoded],
     missing: Callable[[str], MissingData],
     source: str,
+    drawing: Drawing,
 ) -> Splits:
     """Splits of the recordings in `folder/<part>/<class>/*`.
 
     Args:
         folder: the folder of the data set.
         parts: names of its training, test and (None: there is none) validation folders.
-        classes: as the data sets' options of these names, like the next six.
-        per_class: see there.
-        validation: see there.
-        validation_per_class: see there.
-        split_seed: see there.
-        folds: see there; None for the official test part.
-        fold: see there.
-        decode: from files to frames.
+        classes: as the data sets' options of this name.
+        decode: from clips to frames, and how many recordings were skipped.
         missing: the error for what was found instead of the data.
         source: where the data came from.
+        drawing: what is drawn of the training part.
 
     Raises:
         MissingData: a part, or a class of a part, has no recordings.
@@ -54,52 +72,79 @@ def event_splits(
         raise missing(f"{len(known)} class folders in {parts[0]}/")
     chosen = choose_classes(known, classes)
 
-    def part(name: str) -> TensorFrames:
+    def part(name: str) -> Decoded:
         found = class_folders(folder / name)
         if not found:
             raise missing(f"no class folders in {name}/")
         if strangers := sorted(set(found) - set(known)):
             raise BadData(f"{folder / name} has class {strangers[0]!r}, which {parts[0]}/ has not")
         tree = read_tree(folder / name, chosen)
-        present = set(tree.labels.tolist())
-        for label, word in enumerate(chosen):
-            if label not in present:
-                raise missing(f"no recordings of class {word!r} in {name}/")
-        return decode(tree)
+        clips = [Clip(file, label) for file, label in zip(tree.files, tree.labels.tolist(), strict=True)]
+        check_present(clips, chosen, lambda word: missing(f"no recordings of class {word!r} in {name}/"))
+        return decode(clips)
 
     train, test = part(parts[0]), part(parts[1])
-    held = part(parts[2]) if parts[2] else None
-    if folds is not None:
+    return drawn_splits(train, test, part(parts[2]) if parts[2] else None, chosen, drawing, source)
+
+
+def check_present(clips: Sequence[Clip], classes: Sequence[str], absent: Callable[[str], MissingData]) -> None:
+    """Refuse a class without a recording.
+
+    Raises:
+        MissingData: what `absent` makes of the class's name.
+    """
+    present = {clip.label for clip in clips}
+    for label, word in enumerate(classes):
+        if label not in present:
+            raise absent(word)
+
+
+def drawn_splits(
+    train: Decoded, test: Decoded, held: Decoded | None, classes: list[str], drawing: Drawing, source: str
+) -> Splits:
+    """Splits of decoded parts; validation is drawn from the training part where there is none.
+
+    Raises:
+        BadOption: too few samples of a class, or drawing where there is nothing to draw.
+    """
+    skipped = sum(count for _, count in (train, test, *([held] if held else [])))
+    learned, tested = train[0], test[0]
+    if drawing.folds is not None:
         if held is not None:
-            raise BadOption(f"folds: {folds} pools all recordings, but {folder} has a validation folder; leave one out")
+            raise BadOption(
+                f"folds: {drawing.folds} pools all recordings, but {source} has a validation folder; leave one out"
+            )
         pool = TensorFrames(
-            torch.cat([train.frames, test.frames]),
-            torch.cat([train.labels, test.labels]),
-            [*train.files, *test.files],
+            torch.cat([learned.frames, tested.frames]),
+            torch.cat([learned.labels, tested.labels]),
+            [*learned.files, *tested.files],
         )
-        rest, ours = fold_of(pool.labels, chosen, folds, fold, split_seed)
-        train, test = pool.subset(rest), pool.subset(ours)
-        source = f"{source}, fold {fold} of {folds}"
+        rest, ours = fold_of(pool.labels, classes, drawing.folds, drawing.fold, drawing.split_seed)
+        learned, tested = pool.subset(rest), pool.subset(ours)
+        source = f"{source}, fold {drawing.fold} of {drawing.folds}"
     if held is None:
         kept, out = draw_train(
-            train.labels,
-            chosen,
-            validation=validation,
-            validation_per_class=validation_per_class,
-            per_class=per_class,
-            seed=split_seed,
+            learned.labels,
+            classes,
+            validation=drawing.validation,
+            validation_per_class=drawing.validation_per_class,
+            per_class=drawing.per_class,
+            seed=drawing.split_seed,
         )
-        train, held = train.subset(kept), train.subset(out)
-    elif per_class is not None or validation_per_class is not None:
+        learned, validated = learned.subset(kept, augment=drawing.augment), learned.subset(out)
+    elif drawing.per_class is not None or drawing.validation_per_class is not None:
         raise BadOption(
-            f"{folder} has a validation folder, so nothing is drawn; leave out per_class, validation_per_class"
+            f"{source} has a validation folder, so nothing is drawn; leave out per_class, validation_per_class"
         )
+    else:
+        learned, validated = replace(learned, augment=drawing.augment), held[0]
     return Splits(
-        train=train,
-        validation=held,
-        test=test,
-        classes=chosen,
-        shape=tuple(train.frames.shape[1:]),
+        train=learned,
+        validation=validated,
+        test=tested,
+        classes=classes,
+        shape=tuple(learned.frames.shape[1:]),
         events=True,
         source=source,
+        skipped=skipped,
     )

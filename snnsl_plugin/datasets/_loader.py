@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from snnsl_plugin.datasets._splits import Samples
+from snnsl_plugin.datasets._workers import prepared
 from snnsl_plugin.errors import BadData, BadOption
 
 Encoder = Callable[[Tensor], Tensor]
@@ -16,8 +17,8 @@ Encoder = Callable[[Tensor], Tensor]
 class Loader:
     """Iterates over batches of (x, y): x float32 time first (T, N, C, H, W), y int64 (N,).
 
-    A data set with `batch(indices)` is asked for whole batches, any other item by item. Without an encoder x stays as
-    the data set has it, batch first.
+    A data set with `batch(indices)` is asked for whole batches, any other item by item; one that says `seeded` gets
+    `batch(indices, seed)` with a seed of the epoch. Without an encoder x stays as the data set has it, batch first.
 
     Args:
         dataset: anything with a length whose item i is (x, label).
@@ -25,9 +26,11 @@ class Loader:
         shuffle: whether `epoch` draws a new order.
         encoder: from (N, ...) to (T, N, C, H, W); see `datasets/encoders`.
         drop_last: whether a last, smaller batch is left out.
+        workers: processes that prepare batches ahead of time; 0 for none but this one. The batches are the same.
 
     Raises:
-        BadOption: a batch size below 1, or no batch at all.
+        BadOption: a batch size below 1, no batch at all, or workers for a data set that draws from torch's global
+            generator.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Loader:
         shuffle: bool = False,
         encoder: Encoder | None = None,
         drop_last: bool = False,
+        workers: int = 0,
     ) -> None:
         if batch_size < 1:
             raise BadOption(f"batch_size is {batch_size}; it is at least 1")
@@ -45,6 +49,12 @@ class Loader:
         self.shuffle = shuffle
         self.encoder = encoder
         self.drop_last = drop_last
+        self.workers = workers
+        if workers and getattr(dataset, "draws_globally", False):
+            raise BadOption(
+                f"workers is {workers}, but these samples are augmented from one random stream, which processes cannot "
+                "share; leave out workers or augment"
+            )
         if not len(self):
             raise BadOption(f"{len(dataset)} samples give no batch of {batch_size}; lower batch_size")
 
@@ -63,8 +73,8 @@ class Loader:
         Raises:
             BadData: a sample holds NaN or an infinity, or samples of one batch differ in shape.
         """
-        for indices in self._order(generator):
-            yield self._encoded(indices)
+        order, seed = self._drawn(generator)
+        yield from self._encoded(order, seed)
 
     def shares(
         self, generator: torch.Generator, rank: int, world_size: int
@@ -85,31 +95,25 @@ class Loader:
         Raises:
             BadData: as `epoch`, in the process that meets it.
         """
-        for indices in self._order(generator):
-            own = indices[rank::world_size]
-            x, y = self._encoded(own if len(own) else indices[:1])
+        order, seed = self._drawn(generator)
+        mine = [indices[rank::world_size] for indices in order]
+        given = [own if len(own) else indices[:1] for own, indices in zip(mine, order, strict=True)]
+        for (x, y), own, indices in zip(self._encoded(given, seed), mine, order, strict=True):
             yield x, y, len(own), len(indices)
 
-    def _order(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+    def _drawn(self, generator: torch.Generator | None) -> tuple[Sequence[Tensor], int | None]:
+        """The batches of an epoch, as indices, and the seed of its augmentation where the data set takes one."""
         count = len(self.dataset)
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        return torch.split(order, self.batch_size)[: len(self)]
+        seeded = getattr(self.dataset, "seeded", False)
+        seed = int(torch.randint(2**31, (), generator=generator)) if seeded else None
+        return torch.split(order, self.batch_size)[: len(self)], seed
 
-    def _encoded(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self._batch(indices)
-        self._check_finite(x, indices)
-        return (x if self.encoder is None else self.encoder(x)), y
-
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        batch = getattr(self.dataset, "batch", None)
-        if batch is not None:
-            x, y = batch(indices)
-            return x, y
-        samples = [self.dataset[i] for i in indices.tolist()]
-        shapes = {tuple(x.shape) for x, _ in samples}
-        if len(shapes) > 1:
-            raise BadData(f"samples of one batch differ in shape: {sorted(shapes)}; make them equal in the data set")
-        return torch.stack([x for x, _ in samples]).float(), torch.tensor([int(y) for _, y in samples])
+    def _encoded(self, batches: Sequence[Tensor], seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        made = prepared(self.dataset, batches, seed, self.workers)
+        for (x, y), indices in zip(made, batches, strict=True):
+            self._check_finite(x, indices)
+            yield (x if self.encoder is None else self.encoder(x)), y
 
     def _check_finite(self, x: Tensor, indices: Tensor) -> None:
         finite = torch.isfinite(x)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +28,7 @@ _ADDRESSES: dict[Camera, tuple[tuple[int, int], tuple[int, int], tuple[int, int]
     "davis346": ((12, 0x3FF), (22, 0x1FF), (11, 1)),
     "mini346": ((22, 0x1FF), (12, 0x3FF), (11, 1)),
 }
-_WAY_OUT = "load the file again or remove it"
+_WAY_OUT = "load the file again or remove it, or set skip_broken: true in the data, and it is left out and counted"
 
 
 def read_events(file: Path, *, camera: Camera, columns: Columns) -> Events:
@@ -54,7 +56,8 @@ def read_events(file: Path, *, camera: Camera, columns: Columns) -> Events:
         events = read(file)
     except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, AssertionError) as cause:
         raise BadData(f"{file} cannot be read as an event recording ({cause}); {_WAY_OUT}") from cause
-    except (NotImplementedError, UnboundLocalError, zipfile.BadZipFile) as cause:  # no header, no version; a torn .npz
+    except (NotImplementedError, UnboundLocalError, zipfile.BadZipFile, zlib.error, struct.error) as cause:
+        # no header, no version; a torn .npz
         raise BadData(f"{file} is not a whole {file.suffix} recording ({cause}); {_WAY_OUT}") from cause
     return _checked(file, events)
 
@@ -90,11 +93,44 @@ def _read_aedat(file: Path, camera: Camera) -> Events:
     from tonic.io import get_aer_events_from_file, read_aedat_header_from_file
 
     version, start = read_aedat_header_from_file(str(file))[:2]
-    stored = get_aer_events_from_file(str(file), version, start)
+    if version >= 3:
+        stored = _polarity_events(file, start)
+    elif (size := os.path.getsize(file) - start) % 8:
+        raise BadData(f"{file} is cut short: {size} bytes of events are no multiple of 8; {_WAY_OUT}")
+    else:
+        stored = get_aer_events_from_file(str(file), version, start)
     x, y, p = ((stored["address"] >> shift) & mask for shift, mask in _ADDRESSES[camera])
     if camera == "davis346":  # counted from the other corner
         x, y = 345 - x.astype(np.int64), 259 - y.astype(np.int64)
     return _structured(x, y, stored["timeStamp"], p)
+
+
+def _polarity_events(file: Path, start: int) -> NDArray[Any]:
+    """Addresses and times of AEDAT 3's packets of polarity events.
+
+    tonic 1.7 takes what a packet has room for as what it holds, reads other kinds of events as polarity events too, and
+    does not notice where a file ends in the middle of a packet.
+    """
+    data, found = file.read_bytes(), []
+    while start < len(data):
+        if start + 28 > len(data):
+            raise BadData(f"{file} is cut short in the header of a packet, at byte {start}; {_WAY_OUT}")
+        kind, _, width, _, turns, room, number, _ = struct.unpack_from("<hhiiiiii", data, start)
+        start += 28
+        if width < 8 or not 0 <= number <= room:
+            raise BadData(f"{file} has a damaged packet before byte {start}; {_WAY_OUT}")
+        if start + room * width > len(data):
+            raise BadData(
+                f"{file} is cut short: its last packet misses {start + room * width - len(data)} bytes; {_WAY_OUT}"
+            )
+        if kind == 1 and number:
+            layout = np.dtype([("address", "<u4"), ("timeStamp", "<u4"), ("more", f"V{width - 8}")])
+            packet = np.frombuffer(data, layout, number, start)
+            both = np.empty(number, [("address", np.uint32), ("timeStamp", np.int64)])
+            both["address"], both["timeStamp"] = packet["address"], packet["timeStamp"].astype(np.int64) + (turns << 31)
+            found.append(both)
+        start += room * width
+    return np.concatenate(found)  # no packet at all: a ValueError
 
 
 def _read_aedat4(file: Path) -> Events:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from snnsl_plugin.datasets._augment import EventAugment
+
 
 @dataclass(frozen=True, eq=False)
 class TensorImages(Dataset[tuple[Tensor, int]]):
@@ -37,6 +39,11 @@ class TensorImages(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.images)
+
+    @property
+    def draws_globally(self) -> bool:
+        """Whether batches draw from torch's global generator, so that their order counts."""
+        return self.augment
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Picture `index` as float32 (C, H, W), and its label."""
@@ -71,28 +78,46 @@ class TensorFrames(Dataset[tuple[Tensor, int]]):
         frames: (N, T, C, H, W), events counted per pixel and frame; uint8 or int16.
         labels: (N,) of int64.
         files: the recording of each sample.
+        augment: how samples are changed at random; None leaves them as they are.
     """
 
     frames: Tensor
     labels: Tensor
     files: Sequence[Path] = field(default=(), repr=False)
+    augment: EventAugment | None = None
 
     def __len__(self) -> int:
         """Number of recordings."""
         return len(self.frames)
 
+    @property
+    def seeded(self) -> bool:
+        """Whether `batch` wants a seed."""
+        return self.augment is not None
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Recording `index` as float32 (T, C, H, W), and its label."""
-        return self.frames[index].float(), int(self.labels[index])
+        x, y = self.batch(torch.tensor([range(len(self))[index]]))
+        return x[0], int(y[0])
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Recordings `indices` as float32 (N, T, C, H, W), and their labels (N,)."""
-        return self.frames[indices].float(), self.labels[indices]
+    def batch(self, indices: Tensor, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Recordings `indices` as float32 (N, T, C, H, W), and their labels (N,).
 
-    def subset(self, indices: Tensor) -> TensorFrames:
+        Args:
+            indices: of the recordings.
+            seed: of augmentation; with an epoch's seed a recording is changed in the same way whatever batch, process
+                or rank it is in. None draws one from torch's global generator.
+        """
+        x = self.frames[indices]
+        if self.augment is not None:
+            seed = int(torch.randint(2**31, ())) if seed is None else seed
+            x = torch.stack([self.augment(each, seed, i) for each, i in zip(x, indices.tolist(), strict=True)])
+        return x.float(), self.labels[indices]
+
+    def subset(self, indices: Tensor, *, augment: EventAugment | None = None) -> TensorFrames:
         """The recordings `indices`, copied."""
         files = [self.files[i] for i in indices.tolist()] if self.files else ()
-        return TensorFrames(self.frames[indices], self.labels[indices], files)
+        return TensorFrames(self.frames[indices], self.labels[indices], files, augment)
 
     def origin(self, index: int) -> str:
         """The file of a recording, or its number."""

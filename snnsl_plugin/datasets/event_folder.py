@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from snnsl_plugin.datasets._event_splits import event_splits
-from snnsl_plugin.datasets._frames import check_frames, decode_recordings
+from snnsl_plugin.datasets._augment import EventAugment
+from snnsl_plugin.datasets._camera_clips import decode_camera
+from snnsl_plugin.datasets._event_splits import Drawing, event_splits
+from snnsl_plugin.datasets._frames import Framing
 from snnsl_plugin.datasets._recordings import SUFFIXES
 from snnsl_plugin.datasets._root import missing
 from snnsl_plugin.datasets._splits import Splits
@@ -27,6 +29,8 @@ def event_folder(
     validation: float = 0.1,
     validation_per_class: int | None = None,
     split_seed: int = 0,
+    skip_broken: bool = False,
+    augment: EventAugment | None = None,
 ) -> Splits:
     """Recordings in `<root>/{train,validation,test}/<class>/*`; the label is the folder.
 
@@ -49,6 +53,8 @@ def event_folder(
             is a validation folder.
         validation_per_class: so many of each class are held out instead of a share.
         split_seed: seed of these draws; the seed of a run does not touch them.
+        skip_broken: leave out and count recordings that cannot be used, instead of stopping at the first.
+        augment: how training samples are changed at random, anew in each epoch.
 
     Returns:
         Splits with samples of (T, 2, ceil(height / downsample), ceil(width / downsample)).
@@ -59,28 +65,13 @@ def event_folder(
         BadData: a recording that is cut short or cannot be used, or classes that differ between parts.
         BadOption: an option outside its range.
     """
-    check_frames(sensor_size, T, slice_by, downsample)
+    framing = Framing(sensor_size, T, slice_by, downsample, binary)
     folder = Path(root).expanduser()
     return event_splits(
         folder,
         parts=("train", "test", "validation" if (folder / "validation").is_dir() else None),
         classes=classes,
-        per_class=per_class,
-        validation=validation,
-        validation_per_class=validation_per_class,
-        split_seed=split_seed,
-        folds=None,
-        fold=0,
-        decode=lambda tree: decode_recordings(
-            tree,
-            sensor_size=sensor_size,
-            T=T,
-            slice_by=slice_by,
-            downsample=downsample,
-            binary=binary,
-            camera=camera,
-            columns=columns,
-        ),
+        decode=lambda clips: decode_camera(clips, framing, camera=camera, columns=columns, skip_broken=skip_broken),
         missing=lambda found: missing(
             "event_folder",
             folder,
@@ -90,4 +81,5 @@ def event_folder(
             size="as large as they are",
         ),
         source=f"event recordings in {folder}",
+        drawing=Drawing(validation, validation_per_class, per_class, split_seed, augment),
     )

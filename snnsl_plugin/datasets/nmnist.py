@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from snnsl_plugin.datasets._event_splits import event_splits
-from snnsl_plugin.datasets._frames import check_frames, decode_recordings
+from snnsl_plugin.datasets._augment import EventAugment
+from snnsl_plugin.datasets._camera_clips import decode_camera
+from snnsl_plugin.datasets._event_splits import Drawing, event_splits
+from snnsl_plugin.datasets._frames import Framing
 from snnsl_plugin.datasets._root import dataset_folder, missing
 from snnsl_plugin.datasets._splits import Splits
 
@@ -26,6 +28,8 @@ def nmnist(
     split_seed: int = 0,
     folds: int | None = None,
     fold: int = 0,
+    skip_broken: bool = False,
+    augment: EventAugment | None = None,
 ) -> Splits:
     """N-MNIST (Orchard et al. 2015): recordings of about 4,100 events in 300 ms, in whole or any part of it.
 
@@ -46,6 +50,8 @@ def nmnist(
         folds: cross-validation: Train/ and Test/ are pooled and dealt into so many stratified folds; None keeps the
             official test part.
         fold: the fold that is the test part, 0 to folds - 1; validation is drawn from the others.
+        skip_broken: leave out and count recordings that cannot be used, instead of stopping at the first.
+        augment: how training samples are changed at random, anew in each epoch.
 
     Returns:
         Splits with samples of (T, 2, ceil(34 / downsample), ceil(34 / downsample)).
@@ -56,28 +62,13 @@ def nmnist(
         BadData: a recording that is cut short or cannot be used.
         BadOption: an option outside its range.
     """
-    check_frames(SENSOR, T, slice_by, downsample)
+    framing = Framing(SENSOR, T, slice_by, downsample, binary)
     folder = dataset_folder("nmnist", root)
     return event_splits(
         folder,
         parts=("Train", "Test", None),
         classes=classes,
-        per_class=per_class,
-        validation=validation,
-        validation_per_class=validation_per_class,
-        split_seed=split_seed,
-        folds=folds,
-        fold=fold,
-        decode=lambda tree: decode_recordings(
-            tree,
-            sensor_size=SENSOR,
-            T=T,
-            slice_by=slice_by,
-            downsample=downsample,
-            binary=binary,
-            camera="ibm",
-            columns="xypt",
-        ),
+        decode=lambda clips: decode_camera(clips, framing, skip_broken=skip_broken),
         missing=lambda found: missing(
             "nmnist",
             folder,
@@ -88,4 +79,5 @@ def nmnist(
             size="about 1.2 GB in whole, 70,000 files",
         ),
         source=f"N-MNIST (Orchard et al. 2015), read from {folder}",
+        drawing=Drawing(validation, validation_per_class, per_class, split_seed, augment, folds, fold),
     )

@@ -87,14 +87,14 @@ def data(recipe: Recipe) -> Data:
     encoder = (
         build("encoders", chosen) if chosen else registry.get("encoders", "frames" if splits.events else "direct")()
     )
-    size = recipe.train.batch_size
+    size, workers = recipe.train.batch_size, recipe.data.workers
     # One batch through the encoder: what does not fit is said now and not in the middle of a run.
     next(Loader(splits.train, min(2, size), encoder=encoder).epoch(None))
     return Data(
         splits,
-        Loader(splits.train, size, shuffle=True, encoder=encoder),
-        Loader(splits.validation, size, encoder=encoder),
-        Loader(splits.test, size, encoder=encoder),
+        Loader(splits.train, size, shuffle=True, encoder=encoder, workers=workers),
+        Loader(splits.validation, size, encoder=encoder, workers=workers),
+        Loader(splits.test, size, encoder=encoder, workers=workers),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -41,7 +42,7 @@ def problems(error: ValidationError, document: Document, root: type[BaseModel]) 
             continue
         path = _path(each["loc"], document.data)
         message = _message(each)
-        if each["type"] == "extra_forbidden":
+        if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = _keys(path[:-1], document.data, root)
             hint = did_you_mean(str(path[-1]), known)
             message = f"unknown key {str(path[-1])!r}{hint or f' (known here: {_list(known)})'}"
@@ -61,7 +62,9 @@ def _message(error: Any) -> str:
         return str(error["ctx"]["message"])
     if kind == "missing":
         return "this key is required and missing"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
+    if kind == "value_error":  # said by a block of options itself
+        return str(error["ctx"]["error"])
+    if kind in ("model_type", "model_attributes_type", "dict_type", "dataclass_type"):
         return f"must be a block of keys, not {_written(given)}"
     message = error["msg"]
     for word, ours in _WORDS.items():
@@ -94,13 +97,13 @@ def _path(location: tuple[int | str, ...], data: Any) -> KeyPath:
     return path
 
 
-def _keys(path: KeyPath, data: Any, root: type[BaseModel]) -> list[str]:
+def _keys(path: KeyPath, data: Any, root: type) -> list[str]:
     """The keys that are valid in the block at a path."""
     models, node, mapped = [root], data, False
     for part in path:
         if not mapped:
-            fields = {field.alias or name: field for each in models for name, field in each.model_fields.items()}
-            annotation = fields[str(part)].annotation if str(part) in fields else None
+            known = {name: kind for each in models for name, kind in _fields(each).items()}
+            annotation = known.get(str(part))
             models = list(_models(annotation))
         # The keys of a mapping such as `tune.space` are the user's own: the models are those of its values.
         mapped = not mapped and get_origin(annotation) is dict
@@ -109,19 +112,27 @@ def _keys(path: KeyPath, data: Any, root: type[BaseModel]) -> list[str]:
             continue
         tags = [node.get(tag) for tag in _TAGS] if isinstance(node, dict) else [node]
         models = [each for each in models if len(models) == 1 or any(word in tags for word in _literals(each))]
-    keys = [field.alias or name for each in models for name, field in each.model_fields.items()]
+    keys = [name for each in models for name in _fields(each)]
     return [*keys, "extends"] if not path else keys
 
 
-def _models(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _fields(block: type) -> dict[str, Any]:
+    """The keys of a block, which is a model or a dataclass of options, and their types."""
+    if issubclass(block, BaseModel):
+        return {field.alias or name: field.annotation for name, field in block.model_fields.items()}
+    return {field.name: field.type for field in fields(block)} if is_dataclass(block) else {}
+
+
+def _models(annotation: Any) -> Iterable[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for inner in get_args(annotation):
         yield from _models(inner)
 
 
-def _literals(model: type[BaseModel]) -> tuple[Any, ...]:
-    return next((get_args(model.model_fields[tag].annotation) for tag in _TAGS if tag in model.model_fields), ())
+def _literals(block: type) -> tuple[Any, ...]:
+    kinds = _fields(block)
+    return next((get_args(kinds[tag]) for tag in _TAGS if tag in kinds), ())
 
 
 def _list(words: Iterable[str]) -> str:

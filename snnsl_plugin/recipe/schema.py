@@ -35,6 +35,8 @@ class Data(Choice):
 
     encoder: Encoder | None = None
     """How a sample becomes T steps; where omitted `direct` for pictures, `frames` for events."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare batches while the network trains; results are the same for any number."""
 
 
 class Sgd(Block):

@@ -157,7 +157,7 @@ def test_env_says_why_something_will_not_work(monkeypatch):
     found = env._missing(absent, {"torchvision": "RuntimeError: operator torchvision::nms does not exist"})
     assert found[0].startswith("picture data sets and the model zoo: torchvision cannot be imported (RuntimeError")
     assert "snnsl_plugin.for_nni: NNI has wheels for x86_64 only, and this is aarch64" in found
-    assert "nmnist and event_folder: tonic is not installed (pip install tonic)" in found
+    assert "event data sets: tonic is not installed (pip install tonic)" in found
     new = env._missing(absent | {"nni": "3.0", "setuptools": "82.0.1"}, {"torch": "ImportError: no"})
     assert new[0] == "everything: torch cannot be imported (ImportError: no)"
     assert new[1].startswith("nnictl: it imports pkg_resources")

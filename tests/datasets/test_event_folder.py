@@ -1,13 +1,14 @@
 """Event files decode to what a slow reader of their bytes finds, and a damaged one is named."""
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from snnsl_plugin.datasets._frames import to_frames
+from snnsl_plugin.datasets._frames import Framing, to_frames
 from snnsl_plugin.datasets._recordings import read_events
 from snnsl_plugin.datasets.event_folder import event_folder
 from snnsl_plugin.errors import BadData, BadOption, MissingData, MissingExtra
@@ -43,6 +44,18 @@ def from_bin(data):
 
 def read(file, columns="xypt"):
     return read_events(file, camera="ibm", columns=columns)
+
+
+def polarity_packet(rows, room=None, kind=1):
+    """A packet of AEDAT 3.1: 28 bytes of header, then room for so many events of 8 bytes, not all of it used."""
+    number = len(rows) // 8
+    room = number if room is None else room
+    return struct.pack("<hhiiiiii", kind, 1, 8, 4, 0, room, number, number) + rows + bytes(8 * (room - number))
+
+
+def special_packet():
+    """Not events of pixels, and to be passed over: here as many as look like some."""
+    return polarity_packet(bytes(range(16)), kind=0)
 
 
 def write_tree(folder, parts=(("train", 10), ("test", 2)), suffix="bin"):
@@ -92,8 +105,8 @@ def test_an_aedat_file_is_read_with_the_layout_of_its_camera(tmp_path, camera, a
     x, y, t, p = draw_events(2, side=128)
     old = version == "2.0"
     rows = np.stack([address(x, y, p), t], 1).astype(">u4" if old else "<u4").tobytes()
-    packet = b"" if old else bytes(16) + len(x).to_bytes(4, "little") + bytes(8)  # the header of 3.1: 28 bytes
-    (tmp_path / "a.aedat").write_bytes(f"#!AER-DAT{version}\r\n".encode() + packet + rows)
+    packets = rows if old else special_packet() + polarity_packet(rows[:160], room=30) + polarity_packet(rows[160:])
+    (tmp_path / "a.aedat").write_bytes(f"#!AER-DAT{version}\r\n".encode() + packets)
     events = read_events(tmp_path / "a.aedat", camera=camera, columns="xypt")
     assert np.array_equal(np.stack([events[field] for field in "xytp"]), np.stack([x, y, t, p]))
 
@@ -111,17 +124,17 @@ def test_frames_are_the_counts_of_a_slow_loop(tmp_path, slice_by, downsample):
         frame = (int(event["t"]) - first) // window if slice_by == "time" else i // number
         if frame < parts:  # the rest of the division is in no frame
             expected[frame, int(event["p"]), int(event["y"]) // downsample, int(event["x"]) // downsample] += 1
-    frames = to_frames(file, events, [34, 34], parts, slice_by, downsample, False)
+    frames = to_frames(file, events, Framing([34, 34], parts, slice_by, downsample, False))
     assert np.array_equal(frames, expected)
-    assert np.array_equal(to_frames(file, events, [34, 34], parts, slice_by, downsample, True), expected > 0)
+    assert np.array_equal(to_frames(file, events, Framing([34, 34], parts, slice_by, downsample, True)), expected > 0)
 
 
 def test_a_sensor_is_given_as_height_and_width(tmp_path):
     np.savez(tmp_path / "a.npz", t=[0, 5, 9], x=[9, 0, 0], y=[0, 3, 0], p=[1, 0, 0])
     events = read(tmp_path / "a.npz")
-    assert to_frames(tmp_path, events, [4, 10], 1, "count", 1, False).shape == (1, 2, 4, 10)
+    assert to_frames(tmp_path, events, Framing([4, 10], 1, "count", 1, False)).shape == (1, 2, 4, 10)
     with pytest.raises(BadData, match="outside a sensor of 10x4"):
-        to_frames(tmp_path, events, [10, 4], 1, "count", 1, False)
+        to_frames(tmp_path, events, Framing([10, 4], 1, "count", 1, False))
 
 
 def test_the_label_is_the_folder_and_the_parts_are_disjoint(tmp_path):
@@ -134,7 +147,7 @@ def test_the_label_is_the_folder_and_the_parts_are_disjoint(tmp_path):
         for i, file in enumerate(part.files):
             x, y = part[i]
             assert splits.classes[y] == file.parent.name
-            frames = to_frames(file, read(file), [34, 34], 3, "time", 1, False)
+            frames = to_frames(file, read(file), Framing([34, 34], 3, "time", 1, False))
             assert torch.equal(x, torch.from_numpy(frames).float())
 
 
@@ -145,7 +158,7 @@ def test_the_second_load_comes_from_the_cache_and_is_equal(tmp_path, monkeypatch
     def no_decoding(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("snnsl_plugin.datasets._frames.read_events", no_decoding)
+    monkeypatch.setattr("snnsl_plugin.datasets._camera_clips.read_events", no_decoding)
     again = event_folder(root=str(folder), sensor_size=[34, 34], T=3)
     assert torch.equal(first.train.frames, again.train.frames)
     with pytest.raises(AssertionError, match="decoded again"):
@@ -219,9 +232,9 @@ def test_a_recording_too_short_for_its_frames_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", t=[0, 5, 9], x=[0, 0, 0], y=[0, 0, 0], p=[1, 0, 0])
     events = read(tmp_path / "a.npz")
     with pytest.raises(BadData, match="3 events long, too short for 4 frames"):
-        to_frames(tmp_path / "a.npz", events, [4, 4], 4, "count", 1, False)
+        to_frames(tmp_path / "a.npz", events, Framing([4, 4], 4, "count", 1, False))
     with pytest.raises(BadData, match="9 ticks long, too short for 10 frames"):
-        to_frames(tmp_path / "a.npz", events, [4, 4], 10, "time", 1, False)
+        to_frames(tmp_path / "a.npz", events, Framing([4, 4], 10, "time", 1, False))
 
 
 def test_missing_data_names_the_folder_and_the_formats(tmp_path):

@@ -57,6 +57,16 @@ CHANGED = {
         "frist: 1.0",
         "14:26: pruning.density.frist: unknown key 'frist'; did you mean 'first'?",
     ),
+    "typo in a block of options": (
+        "name: digits,",
+        "name: nmnist, augment: {rol: 2},",
+        "3:32: data.augment.rol: unknown key 'rol'; did you mean 'roll'?",
+    ),
+    "an option of a block outside its range": (
+        "name: digits,",
+        "name: nmnist, augment: {drop: 1.0},",
+        "3:22: data.augment: augment.drop is 1.0; it is the share of events dropped, in [0, 1)",
+    ),
     "a key that is like none": (
         "tracking: {mlflow",
         "tracking: {qqq",

@@ -62,3 +62,8 @@ def test_what_changes_a_result_changes_the_digest(override):
 def test_a_choice_alone_differs_from_another_without_options():
     kinds = {digest(load("digits", [f"pruning.criterion={name}"])) for name in ("magnitude", "fisher", "taylor")}
     assert len(kinds) == 3
+
+
+def test_workers_change_no_result_and_no_digest():
+    assert digest(load("nmnist", ["data.workers=2"])) == PINNED["nmnist"]
+    assert digest(load("nmnist", ["data.augment.roll=2"])) != PINNED["nmnist"]
