@@ -10,7 +10,8 @@ from nni.compression.base.target_space import TargetType
 from nni.compression.base.wrapper import ModuleWrapper
 from torch import Tensor, nn
 
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.distiller import ReverseDistiller
+from snnsl_plugin.training.losses import LossName, label_loss
 
 
 def training_step(batch: tuple[Tensor, Tensor], loss: Callable[[], Tensor]) -> Tensor:
@@ -32,7 +33,15 @@ class PatchedLoss:
     ) -> None:
         self._evaluator, self._distiller, self._wrappers = evaluator, distiller, wrappers
 
-    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        x: Tensor,
+        label_smoothing: float = 0.0,
+        loss: LossName = "cross_entropy",
+    ) -> Tensor:
         """The loss of one batch.
 
         Args:
@@ -40,6 +49,7 @@ class PatchedLoss:
             target: class indices, (N,).
             x: the learner's input, (T, N, ...).
             label_smoothing: of the cross-entropy, in [0, 1).
+            loss: the labels' part.
 
         Returns:
             A scalar, the terms of NNI's pruner in it.
@@ -47,8 +57,8 @@ class PatchedLoss:
 
         def ours() -> Tensor:
             if self._distiller:
-                return self._distiller.loss(logits, target, x=x, label_smoothing=label_smoothing)
-            return cross_entropy(logits, target, label_smoothing=label_smoothing)
+                return self._distiller.loss(logits, target, x=x, label_smoothing=label_smoothing, loss=loss)
+            return label_loss(loss, logits, target, label_smoothing=label_smoothing)
 
         patched: Tensor = self._evaluator._training_step((x, target), ours)
         return patched

@@ -12,7 +12,7 @@ from torch_pruning.pruner.importance import FPGMImportance
 
 from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import UnknownName
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.statistics import needed
 
 #: Those of Torch-Pruning that work: its OBDCImportance and ActivationImportance do not, on no model or over time.

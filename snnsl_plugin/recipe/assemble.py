@@ -138,6 +138,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         clip=recipe.train.clip,
         amp=recipe.train.amp,
         label_smoothing=recipe.train.label_smoothing,
+        loss=recipe.train.loss,
         device=device(recipe),
     )
     distiller = _distiller(recipe, parts, known)

@@ -92,8 +92,16 @@ class Train(Block):
     amp: bool = False
     """Automatic mixed precision."""
     label_smoothing: Share = 0.0
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """What the labels say; `mse` is the squared error to one-hot targets, for networks whose output is a rate."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "cpu"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _smoothing_needs_cross_entropy(self) -> Train:
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise problem("belongs to loss: cross_entropy; leave it out with loss: mse", "label_smoothing")
+        return self
 
 
 class Dense(Block):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnsl_plugin import registry
@@ -12,6 +11,7 @@ from snnsl_plugin.core.divergences.kl import kl
 from snnsl_plugin.core.layer import Divergence
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.guides._lesson import Guide, Softening
+from snnsl_plugin.training.losses import LossName, label_loss
 
 
 class ReverseDistiller:
@@ -62,7 +62,15 @@ class ReverseDistiller:
         self.soften = Softening(temperature, per_step, logit_scale)
         self._divergence = registry.get("divergences", divergence) if isinstance(divergence, str) else divergence
 
-    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        x: Tensor,
+        label_smoothing: float = 0.0,
+        loss: LossName = "cross_entropy",
+    ) -> Tensor:
         """The loss of one batch.
 
         Args:
@@ -70,6 +78,7 @@ class ReverseDistiller:
             target: class indices, (N,).
             x: the learner's input, (T, N, ...), which the guide sees too.
             label_smoothing: of the cross-entropy, in [0, 1).
+            loss: the labels' part; `mse` compares rates, which are not scaled.
 
         Returns:
             A scalar.
@@ -81,8 +90,8 @@ class ReverseDistiller:
             raise BadOption(
                 f"logits have shape {tuple(logits.shape)}: pass those of every step, (T, N, K), not their mean"
             )
-        scaled = logits * self.soften.logit_scale
-        hard = cross_entropy(scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
+        scaled = logits if loss == "mse" else logits * self.soften.logit_scale
+        hard = label_loss(loss, scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
         lesson = self.lesson(logits, target, x=x) if self.weight else None
         if lesson is None:
             return hard
@@ -134,15 +143,3 @@ class ReverseDistiller:
         """Goes on from `state_dict`; the model gives the architecture of guides that copy it."""
         if hasattr(self.guide, "load_state_dict"):
             self.guide.load_state_dict(state, model)
-
-
-def cross_entropy(logits: Tensor, target: Tensor, *, per_step: bool = False, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of (T, N, K) logits: of the mean over time, or per step and averaged.
-
-    Returns:
-        A scalar, in nats.
-    """
-    if not per_step:
-        return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
-    steps = logits.shape[0]
-    return F.cross_entropy(logits.flatten(0, 1), target.repeat(steps), label_smoothing=label_smoothing)

@@ -21,9 +21,9 @@ from snnsl_plugin.errors import BadOption, Diverged
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.clipping import clip_
-from snnsl_plugin.training.distiller import cross_entropy
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
 from snnsl_plugin.training.health._care import Care
+from snnsl_plugin.training.losses import LossName, label_loss
 from snnsl_plugin.training.ranks import ALONE, Ranks
 from snnsl_plugin.training.replicas import check_reached, check_same, copy_buffers_, replicated, shared
 from snnsl_plugin.training.seeds import derived, generator
@@ -66,7 +66,7 @@ class Regularizer(Protocol):
 class Loss(Protocol):
     """What `fit` asks of a distiller: a `ReverseDistiller`, or one that a host has patched."""
 
-    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, *, x: Tensor, label_smoothing: float, loss: LossName) -> Tensor:
         """The loss of one batch, a scalar."""
 
     def observe(self, model: nn.Module, step: int) -> None:
@@ -85,6 +85,7 @@ class Training:
         clip: largest gradient norm, dead gradients not counted; None for no clipping.
         amp: automatic mixed precision: bfloat16 on a CPU, float16 with loss scaling on a GPU.
         label_smoothing: of the cross-entropy, in [0, 1).
+        loss: what the labels say: `cross_entropy`, or `mse` for a readout that is a rate.
         device: where batches go.
         counted: numbers of the epochs after which connections and operations are counted as well.
     """
@@ -95,6 +96,7 @@ class Training:
     clip: float | None = None
     amp: bool = False
     label_smoothing: float = 0.0
+    loss: LossName = "cross_entropy"
     device: str = "cpu"
     counted: Collection[int] = ()
 
@@ -170,9 +172,9 @@ def fit(
             with torch.autocast(how.device, enabled=how.amp):
                 logits = replica(x)
                 if distiller:
-                    loss = distiller.loss(logits, target, x=x, label_smoothing=how.label_smoothing)
+                    loss = distiller.loss(logits, target, x=x, label_smoothing=how.label_smoothing, loss=how.loss)
                 else:
-                    loss = cross_entropy(logits, target, label_smoothing=how.label_smoothing)
+                    loss = label_loss(how.loss, logits, target, label_smoothing=how.label_smoothing)
             for care in health:
                 if (penalty := care.penalty()) is not None:
                     loss = loss + penalty

@@ -94,7 +94,7 @@ def pruner_overhead(steps: int = 100) -> dict[str, float]:
     from snnsl_plugin.anatomy import reset_
     from snnsl_plugin.core import schedules
     from snnsl_plugin.models.vgg9 import vgg9
-    from snnsl_plugin.training.distiller import cross_entropy
+    from snnsl_plugin.training.losses import cross_entropy
     from snnsl_plugin.training.pruner import DynamicPruner
 
     def trainer(pruned: bool) -> tuple[Callable[[], None], DynamicPruner | None]:

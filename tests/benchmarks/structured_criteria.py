@@ -30,9 +30,10 @@ from snnsl_plugin.for_torch_pruning import SpikingImportance, SpikingPruner, cal
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.recipe import assemble
 from snnsl_plugin.recipe.load import load
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.guides.virtual import virtual
 from snnsl_plugin.training.loop import Training, batches, fit
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.seeds import derived, generator
 
 ROOT = Path(__file__).parents[2]

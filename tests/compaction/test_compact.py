@@ -14,7 +14,7 @@ from snnsl_plugin.core import schedules
 from snnsl_plugin.errors import BadOption, CannotCut, Disconnected, NothingMatched
 from snnsl_plugin.models.sew_resnet import sew_resnet
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 X = torch.rand(3, 4, 1, 4, 4, generator=torch.Generator().manual_seed(1)) * 2

@@ -13,7 +13,7 @@ from snnsl_plugin.datasets.digits import digits
 from snnsl_plugin.datasets.encoders.direct import direct
 from snnsl_plugin.errors import BadData, BadOption, MissingStatistic, NothingMatched
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 
 STEPS = 3
 

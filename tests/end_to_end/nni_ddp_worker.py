@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from snnsl_plugin.anatomy import reset_, weight_name
 from snnsl_plugin.core import schedules
 from snnsl_plugin.for_nni import ReverseKDDistiller, SpikingDynamicPruner
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 MODES = ("hosted", "alone", "taught", "looped", "apart")  # the last one breaks what the others need

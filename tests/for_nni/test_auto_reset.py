@@ -12,7 +12,7 @@ from torch import nn
 from snnsl_plugin.anatomy import neurons, reset_
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import SpikingDynamicPruner
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 
 STEPS = 6
 WEIGHTS = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.7}]

@@ -14,7 +14,8 @@ from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import BadOption, MissingStatistic, NothingMatched, UnknownName
 from snnsl_plugin.for_nni import ReverseKDDistiller, SpikingDynamicPruner
 from snnsl_plugin.for_nni.answers import labels_of, recorded
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.distiller import ReverseDistiller
+from snnsl_plugin.training.losses import cross_entropy
 
 STEPS = 8
 LOGITS = [{"op_names": ["7"], "lambda": 0.3, "temperature": 3.0}]

@@ -17,7 +17,7 @@ from snnsl_plugin.core import schedules
 from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.for_nni import LightningEvaluator, ReverseKDDistiller, SpikingDynamicPruner
 from snnsl_plugin.for_nni.evaluators import TransformersEvaluator
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 pytestmark = [

@@ -8,7 +8,7 @@ from nni.compression.pruning import AGPPruner, LevelPruner
 from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import BadOption, NothingMatched
 from snnsl_plugin.for_nni import apply_masks_, export_masks
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 
 CONFIG = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.5}]
 

@@ -17,7 +17,7 @@ from snnsl_plugin import registry
 from snnsl_plugin.anatomy import reset_, weight_name
 from snnsl_plugin.core import schedules
 from snnsl_plugin.for_nni import SpikingDynamicPruner
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 STEPS, EVERY, TIMES = 22, 3, 6

@@ -17,7 +17,7 @@ from snnsl_plugin.core import schedules
 from snnsl_plugin.errors import BadOption, NothingMatched, SnnslError, UnknownName
 from snnsl_plugin.for_nni import SpikingDynamicPruner, export_masks
 from snnsl_plugin.for_nni.wrapper import LightWrapper
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 ALL = [{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.8}]

@@ -11,7 +11,7 @@ from snnsl_plugin.errors import BadCheckpoint, NothingMatched, UnknownName
 from snnsl_plugin.for_torch_pruning.builtin import importance, measured, ratio
 from snnsl_plugin.for_torch_pruning.driven_cuts import DrivenCuts
 from snnsl_plugin.for_torch_pruning.driven_dynamic import DrivenDynamic
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.timetable import Timetable
 
 STEPS = 20

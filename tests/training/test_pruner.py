@@ -10,8 +10,8 @@ from snnsl_plugin import registry
 from snnsl_plugin.anatomy import reset_, weight_layers
 from snnsl_plugin.core import criteria, distributions, schedules
 from snnsl_plugin.errors import BadCheckpoint, BadOption, Disconnected, MissingStatistic, NothingMatched, UnknownName
-from snnsl_plugin.training.distiller import cross_entropy
 from snnsl_plugin.training.events import MaskUpdate
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 DENSITY = schedules.cubic(first=1.0, last=0.2)

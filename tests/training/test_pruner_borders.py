@@ -11,7 +11,7 @@ from torch import nn
 from snnsl_plugin.anatomy import reset_, weight_layers
 from snnsl_plugin.core import distributions, schedules
 from snnsl_plugin.errors import BadOption, Disconnected
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 HALF = schedules.constant(value=0.5)

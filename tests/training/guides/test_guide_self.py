@@ -3,8 +3,9 @@ import torch
 from networks import batch, conv_net
 
 from snnsl_plugin.errors import BadOption
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.guides.self import self as self_guide
+from snnsl_plugin.training.losses import cross_entropy
 
 
 def test_the_snapshot_is_taken_at_its_step_and_stays() -> None:
