@@ -3,9 +3,10 @@ import torch
 
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.testing import check_guide
-from snnsl_plugin.training.distiller import ReverseDistiller, cross_entropy
+from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.guides._lesson import Softening
 from snnsl_plugin.training.guides.weak_to_strong import weak_to_strong
+from snnsl_plugin.training.losses import cross_entropy
 
 
 def told(logits: torch.Tensor, soften: Softening) -> torch.Tensor:
