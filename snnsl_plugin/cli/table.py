@@ -38,7 +38,8 @@ def print_result(result: Result, run_dir: Path, console: Console | None = None) 
     table.add_column("measure")
     for column in ("dense", "sparse") if dense else (_word(result),):
         table.add_column(column, justify="right")
-    for label, cell in _ROWS.items():
+    rows = _ROWS | ({"budget": _budget} if "budget" in result else {})
+    for label, cell in rows.items():
         table.add_row(label, *(cell(each) for each in (dense, result) if each))
     console.print(table)
     for word, key in _EXPLAINED.items():
@@ -71,6 +72,13 @@ def _energy(result: Result) -> str:
 def _weights(result: Result) -> str:
     weights = result["density"]["weights"]
     return f"{weights['kept']:,} of {weights['total']:,}"
+
+
+def _budget(result: Result) -> str:
+    told = result.get("budget")
+    if told is None:
+        return "-"
+    return f"{told['measured']:,.0f} of {told['asked']:,.0f} {told['name']}{'' if told['met'] else ', not met'}"
 
 
 _ROWS: dict[str, Callable[[Result], str]] = {

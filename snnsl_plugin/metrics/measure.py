@@ -85,6 +85,48 @@ def measure(
     return tally.result()
 
 
+@dataclass(frozen=True)
+class Operations:
+    """What one pass without labels measured.
+
+    Attributes:
+        samples: how many were seen.
+        synops: per sample, over all steps.
+        energy_pj: the parts of `metrics.energy.energy_pj`, per sample.
+    """
+
+    samples: int
+    synops: float
+    energy_pj: dict[str, float]
+
+
+def operations(model: nn.Module, inputs: Iterable[Tensor], *, masks: Mapping[str, Tensor] | None = None) -> Operations:
+    """SynOps and energy as `measure` counts them, of a model whose answers nobody judges.
+
+    Args:
+        model: takes (T, N, ...); afterwards its states are reset and its modes as before.
+        inputs: batches (T, N, ...), moved to the model's device.
+        masks: as for `measure`.
+
+    Raises:
+        BadOption: there is no batch.
+        NothingMatched: the model has no synaptic layer, or a mask belongs to none.
+    """
+    tally = _Tally(model, masks, True, ())
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.no_grad(), evaluating(model), tally.watching(model):
+        try:
+            for x in inputs:
+                reset_(model)
+                tally.start_batch(x.shape[0])
+                model(x.to(device))
+                tally.samples += x.shape[1]
+        finally:
+            reset_(model)
+    found = tally.result()
+    return Operations(found.samples, found.synops_per_sample or 0.0, found.energy_pj_per_sample)
+
+
 class _Tally:
     """Sums over batches; its methods are called by hooks while the model runs."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from snnsl_plugin.recipe.torch_pruning_pruner import cutting
 from snnsl_plugin.recipe.torch_pruning_types import Cut, SpikingDynamic
 from snnsl_plugin.recipe.torch_types import HostedPruning
 from snnsl_plugin.training import checkpoint
+from snnsl_plugin.training.budget import Budget, Inputs
 from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.loop import Training, batches, scaler_for
@@ -160,7 +161,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         else:
             pruner = cutting(recipe.pruning, model, optimizer, **given)
     else:
-        pruner = _pruner(recipe, model, optimizer, known)
+        pruner = _pruner(recipe, model, optimizer, known, partial(_inputs, parts.validation, how.device))
     return Assembled(parts, model, optimizer, how, pruner, distiller, scaler, health, *dense)
 
 
@@ -200,7 +201,9 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
     return model
 
 
-def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int]) -> DynamicPruner | None:
+def _pruner(
+    recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[str, int], inputs: Inputs
+) -> DynamicPruner | None:
     pruning = recipe.pruning
     if isinstance(pruning, Dense | NniPruning | Cut | SpikingDynamic | HostedPruning):
         return None
@@ -209,8 +212,17 @@ def _pruner(recipe: Recipe, model: nn.Module, optimizer: Optimizer, known: dict[
     common = {
         option: getattr(pruning, option) for option in type(pruning).model_fields if option not in (*chosen, "type")
     }
+    if pruning.budget:
+        common["budget"] = Budget(pruning.budget.name, pruning.budget.amount, inputs)
     options: dict[str, Any] = {**common, **known, **chosen}
     return DynamicPruner(model, optimizer, rule, seed=recipe.seed, **options)
+
+
+def _inputs(part: Loader, device: str) -> Iterator[Tensor]:
+    """What a budget is measured on: the pictures without their labels."""
+    with closing(batches(part, device)) as drawn:
+        for x, _ in drawn:
+            yield x
 
 
 def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDistiller | None:

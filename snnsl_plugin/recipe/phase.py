@@ -26,6 +26,7 @@ from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.metrics.system import system_metrics
 from snnsl_plugin.recipe import compact, data_parallel, folder
 from snnsl_plugin.recipe.assemble import Assembled, Data, assemble
+from snnsl_plugin.recipe.budgets import budget_told, counting, masks_of, missed_by
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.load import dump
 from snnsl_plugin.recipe.schema import Recipe
@@ -83,7 +84,7 @@ def train(
             journal.write("started", 0, recipe=name, digest=own, dataset=parts.splits.source, layers=_sizes(made.model))
         began = time.perf_counter() - saved["wall"]
         training = fit(
-            made.model, parts.train, parts.validation, made.optimizer, replace(made.how, counted=counted),
+            made.model, parts.train, parts.validation, made.optimizer, counting(made.how, made.pruner, counted),
             pruner=made.pruner, distiller=made.distiller, scaler=made.scaler, health=made.health,
             epochs_done=saved["epoch"],
             ranks=ranks,
@@ -196,13 +197,14 @@ def _tree(made: Assembled, saved: dict[str, Any], own: str) -> dict[str, Any]:
 
 
 def _select(saved: dict[str, Any], event: Epoch, made: Assembled) -> None:
-    """Keeps the epoch with the best validation accuracy, among those at the final density."""
+    """Keeps the epoch with the best validation accuracy, among those at the final density and within the budget."""
     if made.pruner and event.step < made.pruner.until:
         return
-    best = saved["best"]
-    rank = (event.validation_accuracy, -event.validation_loss)
-    if best is None or rank > (best["accuracy"], -best["loss"]):
+    best, missed = saved["best"], missed_by(made.pruner, event)
+    rank = (-missed, event.validation_accuracy, -event.validation_loss)
+    if best is None or rank > (-best.get("missed", 0.0), best["accuracy"], -best["loss"]):
         saved["best"] = {
+            **masks_of(made.pruner, missed),
             "epoch": event.epoch,
             "accuracy": event.validation_accuracy,
             "loss": event.validation_loss,
@@ -233,6 +235,7 @@ def _finish(
     # What is cut is gone and has no mask.
     masked = None if isinstance(pruner, compact.Cutting) else pruner
     masks = {key: value.clone() for key, value in masked.masks.items()} if masked else {}
+    masks |= saved["best"].get("masks", {})  # those of the last epoch may be others
     if pruner:
         pruner.finish()
     measured = measure(model, batches(part, device), masks=masks or None)
@@ -293,6 +296,7 @@ def _finish(
         "versions": versions(),
         "wall_s": time.perf_counter() - began,
     }
+    result |= budget_told(pruner, result, run_dir)
     # The result lies in the checkpoint too: the state to resume from is gone from it, so a run that is killed before
     # result.json is written goes on from here.
     if isinstance(pruner, compact.Cutting):
@@ -339,6 +343,7 @@ def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Pa
         journal.write("epoch", event.step, metrics, epoch=event.epoch)
     elif isinstance(event, MaskUpdate):
         metrics = {"density": event.density, "connections": float(event.connections)}
+        metrics |= {"budget/spent": event.spent} if event.spent is not None else {}
         for word, values in (
             ("density", event.layers), ("born", event.born), ("dropped", event.dropped), ("input_rate", event.rates)
         ):  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from snnsl_plugin import registry
+from snnsl_plugin.recipe.budget_types import AnyBudget
 from snnsl_plugin.recipe.compare_types import Compare
 from snnsl_plugin.recipe.durations import Duration, in_order
 from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
@@ -140,10 +141,20 @@ class Pruning(Choice):
     """Spike statistics are recorded at every n-th step."""
     paths: bool = True
     """Whether live connections are traced at each update, and channels without input silenced."""
+    budget: AnyBudget | None = None
+    """What the network may cost in the end, met by measuring: the last density is then a first guess."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Pruning:
         in_order(self.start, self.until, self.every)
+        return self
+
+    @model_validator(mode="after")
+    def _budget_can_be_steered(self) -> Pruning:
+        if self.budget and self.strength is None:
+            raise problem("is met by moving the density, and the density of this rule is an outcome", "budget")
+        if self.budget and self.budget.name == "connections" and not self.paths:
+            raise problem("in live connections needs paths: true, for live paths are what it counts", "budget")
         return self
 
 

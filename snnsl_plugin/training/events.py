@@ -30,6 +30,7 @@ class MaskUpdate:
         born: connections grown per layer, a count.
         dropped: connections dropped per layer, a count.
         rates: firing rate of the inputs of each layer since the last update, per step, in [0, 1]; empty if unrecorded.
+        spent: of the budget, by the masks before this update; None where there is no budget.
     """
 
     step: int
@@ -40,6 +41,7 @@ class MaskUpdate:
     born: dict[str, int]
     dropped: dict[str, int]
     rates: dict[str, float] = field(default_factory=dict)
+    spent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple
 from typing import Any
 
@@ -19,6 +20,7 @@ from snnsl_plugin.core.rules.drop_grow import budget
 from snnsl_plugin.core.update import random_states, update
 from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.training import newborn
+from snnsl_plugin.training.budget import Budget
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.living import Living
 from snnsl_plugin.training.mounting import mount_, unmount_
@@ -26,6 +28,7 @@ from snnsl_plugin.training.options import bind_rule
 from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
 from snnsl_plugin.training.seeds import generator
 from snnsl_plugin.training.statistics import Statistics, check_trainable, needed
+from snnsl_plugin.training.steering import least_density, steering
 from snnsl_plugin.training.timetable import Timetable
 
 
@@ -53,6 +56,8 @@ class DynamicPruner:
         sample_every: statistics are recorded at every n-th step.
         seed: of the random choices; each layer has its own stream.
         paths: whether live connections are found at each update, and channels without input silenced.
+        budget: what the network may cost in the end: the last density then moves until that is what is measured, and
+            masks are corrected after `until` too, as often as before and only as far as needed.
         **options: of the rule, e.g. `density`, `criterion`, `growth`, `distribution`, `swap`; functions or their names.
 
     Raises:
@@ -92,6 +97,7 @@ class DynamicPruner:
         sample_every: int = 10,
         seed: int = 0,
         paths: bool = True,
+        budget: Budget | None = None,
         **options: Any,
     ) -> None:
         self._model, self._optimizer = model, optimizer
@@ -114,6 +120,12 @@ class DynamicPruner:
             name: generator(seed, "mask", name) for name in matched(list(self._modules), layers, exclude)
         }
         self._weights = {name: parameter_of(module) for name, module in self._modules.items()}
+        self.budget = budget
+        self._steering = None
+        if budget:
+            floor = least_density({name: weight.numel() for name, weight in self._weights.items()}, self.prunable)
+            self._steering = steering(budget, rule, options, self._when, floor)
+            self._rule = bind_rule(rule, options, counted=self._asked.update)  # by the density that is steered
         needs = needed(self._rule.functions("criteria", "growth"))
         check_trainable({name: self._weights[name] for name in self._generators}, optimizer, needs)
         self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
@@ -122,15 +134,17 @@ class DynamicPruner:
             {name: self._weights[name] for name in self._generators},
             needs,
             # An update always has at least its own step to go by, also one that was put off.
-            lambda step: step % sample_every == 0 or self._when.due(step) or self._postponed,
+            lambda step: step % sample_every == 0 or self._due(step) or self._postponed,
         )
         self.step_number = 0
         self.born = 0
-        #: weights the distribution asked for at the last update, by layer; empty for a rule that asks for none
+        #: weights the distribution asked for at the last update, by layer; empty where the density is an outcome
         self.requested: dict[str, int] = {}
         self._since_event: dict[str, Counter[str]] = {"born": Counter(), "dropped": Counter()}
         self._event_step = self._when.start
         self._postponed = False
+        if budget:
+            budget.check(model, sum(weight.numel() for weight in self._weights.values()), paths=paths)
         check_budget(self._rule, self._layers())
         self._start_sparse()
         self._mount()
@@ -169,9 +183,9 @@ class DynamicPruner:
 
     @property
     def target(self) -> float | None:
-        """The density asked for at the end, in (0, 1]; None for a rule whose density is an outcome."""
+        """The density asked for at the end, in (0, 1]; None where it is an outcome, of a rule or of a budget."""
         density = self._rule.chosen.get("density")
-        return density(1.0) if density else None
+        return density(1.0) if density and not self.budget else None
 
     @property
     def until(self) -> int:
@@ -212,12 +226,13 @@ class DynamicPruner:
         self._after_step()
         event = None
         if not applied:
-            self._postponed = self._postponed or self._when.due(self.step_number)
+            self._postponed = self._postponed or self._due(self.step_number)
         else:
             self._statistics.after_step(self.step_number)
-            if self._postponed or self._when.due(self.step_number):
+            if self._postponed or self._due(self.step_number):
                 self._postponed = False
-                event = self._update()
+                with self._steering.explained() if self._steering else nullcontext():
+                    event = self._update() if self._off_budget() else None
             elif self.step_number == 1 and self.density < 1.0:
                 self._trace()  # a sparse start has silent channels from its first step on
         self._statistics.before_step(self.step_number + 1)
@@ -251,6 +266,7 @@ class DynamicPruner:
             "statistics": self._statistics.state_dict(),
             "dead": self._living.dead if self._living else {},
             "example": self._living.example if self._living else None,
+            "steering": self._steering.state_dict() if self._steering else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -274,6 +290,8 @@ class DynamicPruner:
         self._set(state["states"])
         for name, stream in self._generators.items():
             stream.set_state(state["generators"][name].cpu())
+        if self._steering:
+            self._steering.load_state_dict(state["steering"])
         self._statistics.load_state_dict(state["statistics"])
         if self._living and state["example"] is not None:
             device = next(iter(self._weights.values())).device
@@ -282,6 +300,17 @@ class DynamicPruner:
         self._statistics.before_step(self.step_number + 1)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _due(self, step: int) -> bool:
+        return self._when.due(step) or (self._steering is not None and self._steering.due(step))
+
+    def _off_budget(self) -> bool:
+        """Whether masks are to be updated, as they always are where no budget is to be met."""
+        if self._steering is None:
+            return True
+        example = self._living.example if self._living else None
+        spent = self._steering.budget.spent(self._model, self.masks, example, few=self._steering.few(self.step_number))
+        return self._steering.look(*spent, self.density, self.step_number)
 
     def _initial(self, name: str) -> State:
         weight = self._weights[name].detach()
@@ -352,7 +381,7 @@ class DynamicPruner:
             now, weight = self._states[name]["mask"], self._weights[name]
             newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
         self.born += sum(change.born.values())
-        self.requested = dict(self._asked)
+        self.requested = {} if self.budget else dict(self._asked)
         self._since_event["born"].update(change.born)
         self._since_event["dropped"].update(change.dropped)
         # A rule that moves at every step is looked at as often as it is sampled.
@@ -369,6 +398,7 @@ class DynamicPruner:
             born={name: self._since_event["born"][name] for name in self._modules},
             dropped={name: self._since_event["dropped"][name] for name in self._modules},
             rates=self._statistics.rates(),
+            spent=self._steering.spent if self._steering else None,
         )
         self._since_event, self._event_step = {"born": Counter(), "dropped": Counter()}, self.step_number
         self._statistics.clear()

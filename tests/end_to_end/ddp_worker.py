@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.core import schedules
+from snnsl_plugin.training.budget import Budget
 from snnsl_plugin.training.pruner import DynamicPruner
 
 STEPS = 12
@@ -60,7 +61,9 @@ def main(rank: int, folder: Path, mode: str) -> None:
     pruner = DynamicPruner(
         parallel.module, optimizer, criterion="spike_saliency", growth="gradient", distribution="uniform",
         density=schedules.linear(first=0.9, last=0.3), swap=schedules.constant(value=0.3),
-        every="3it", until="100%", total_steps=STEPS, sample_every=1,
+        every="3it", until="50%" if mode == "budget" else "100%", total_steps=STEPS, sample_every=1,
+        # Each rank measures on inputs of its own, and both must come to the same density.
+        budget=Budget("synops", 200.0, lambda: [batch(rank, 0)[0]]) if mode == "budget" else None,
     )  # fmt: skip
     for step in range(1, STEPS + 1):
         loss_of(parallel, rank, step).backward()

@@ -83,3 +83,14 @@ def test_without_common_statistics_the_masks_would_part(tmp_path):
         name for update in UPDATES for name, mask in masks(one, update).items() if not torch.equal(mask, other[name])
     ]
     assert parted, "the ranks must see different rates, or the test above shows nothing"
+
+
+def test_ranks_that_measure_on_inputs_of_their_own_steer_to_one_budget(tmp_path):
+    one, other = both(tmp_path, "budget")
+    steps = sorted({int(name.split("/")[0]) for name in one if name[0].isdigit()})
+    assert steps[:2] == [3, 6]
+    assert steps[-1] > 6  # and corrections after the ramp
+    for step in steps:
+        for name, mask in masks(one, step).items():
+            assert torch.equal(mask, other[name]), name
+    assert all(torch.equal(value, other[name]) for name, value in one.items() if name != "mine")
