@@ -12,7 +12,7 @@ from snnsl_plugin.errors import BadOption, Disconnected
 from snnsl_plugin.metrics.measure import measure, operations
 from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.budget import TOLERANCE, Budget
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 HELD = [batch(500 + number, 64) for number in range(2)]
