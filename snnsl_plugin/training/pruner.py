@@ -380,6 +380,7 @@ class DynamicPruner:
         for name, was in before.items():
             now, weight = self._states[name]["mask"], self._weights[name]
             newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
+        self._after_step()  # before paths are traced: a channel that has just lost all its connections must be silent
         self.born += sum(change.born.values())
         self.requested = {} if self.budget else dict(self._asked)
         self._since_event["born"].update(change.born)

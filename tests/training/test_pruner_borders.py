@@ -214,6 +214,25 @@ def test_a_channel_without_input_says_nothing_whatever_norm_follows(name: str) -
     assert spoken[:, :, 1:].any()
 
 
+def test_a_channel_that_loses_its_last_connection_is_silent_before_anyone_looks() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(8, 6), neuron.IFNode(v_threshold=0.1), layer.Linear(6, 4), neuron.IFNode(), layer.Linear(4, 2)
+    )
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        net[0].weight.abs_()
+        net[0].weight[2] = 0.02  # small enough to go, large enough to fire
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    density = schedules.linear(first=1.0, last=0.5)
+    options = {"distribution": "uniform", "every": "1it", "until": "1it", "total_steps": 1}
+    pruner = DynamicPruner(net, optimizer, density=density, **options)
+    net(torch.ones(3, 2, 8)).sum().backward()
+    optimizer.step()
+    pruner.step()
+    assert not pruner.masks["0.weight"][2].any()
+
+
 def test_a_bias_that_is_out_of_reach_is_an_error() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
