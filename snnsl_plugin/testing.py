@@ -70,6 +70,10 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
         surrogate=torch.randint(0, 4, (shape[0],), generator=beside).double() / 4,
         synops=reads.masked_fill(silent, 0.0),
         macs=torch.zeros(shape, dtype=torch.float64),
+        post_trace=torch.randint(0, 5, (shape[0],), generator=torch.Generator().manual_seed(seed)).double() / 2,
+        trace_samples=3.0,
+        trace_product=torch.randint(0, 5, shape[:2], generator=torch.Generator().manual_seed(seed)).double() / 4,
+        trace_square=torch.randint(0, 5, shape[:2], generator=torch.Generator().manual_seed(seed + 1)).double() / 8,
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -29,7 +29,7 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "stds", "virtual", "self", "sparse")
+CASES = ("plain", "norm", "fisher", "stds", "dpap", "virtual", "self", "sparse")
 
 RECIPE = (
     "train.epochs=3",
@@ -103,6 +103,8 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     how = {"every": "3it", "until": "100%", "total_steps": STEPS, "sample_every": 1}
     if case == "stds":
         pruner = DynamicPruner(model, optimizer, "stds", threshold=schedules.linear(first=0.0, last=0.1), **how)
+    elif case == "dpap":
+        pruner = DynamicPruner(model, optimizer, "dpap", pressure=4.0, **how | {"every": "1it"})
     else:
         pruner = DynamicPruner(
             model, optimizer, growth="gradient", distribution="uniform", swap=schedules.constant(value=0.3),

@@ -14,9 +14,10 @@ from snnsl_plugin.errors import MissingStatistic
 #: What a rule keeps for one layer. It always holds "mask" (bool, shaped like the weight); the rest is the rule's own.
 State: TypeAlias = dict[str, Tensor]
 
-#: Statistics that are one number a channel; all others have the weight's shape.
+#: Statistics that are one number a channel; most others have the weight's shape.
 PER_CHANNEL = ("pre_spikes", "post_spikes", "surrogate")
 
+_TRACES = "let at least one training pass go by, and let one of the layers drive a spiking neuron"
 _WAY_OUT = {
     "grad": "call the pruner after loss.backward() and before optimizer.zero_grad()",
     "momentum": "train with momentum (SGD(momentum=0.9), Adam, AdamW), or choose growth 'gradient' or 'random'",
@@ -32,6 +33,9 @@ _WAY_OUT = {
     "layer, or choose a criterion without surrogate",
     "synops": "run at least one training pass of a spiking network before the first update",
     "macs": "run at least one training pass of a spiking network before the first update",
+    "post_trace": _TRACES,
+    "trace_product": _TRACES,
+    "trace_square": _TRACES,
     "generator": "pass a seeded torch.Generator",
 }
 
@@ -59,6 +63,11 @@ class Layer:
         surrogate: mean derivative of the surrogate at the neuron that an output channel drives, shape (out,).
         synops: accumulates of each weight per sample, the weight's shape: the spikes that it multiplies, masked or not.
         macs: its multiply-accumulates per sample: the non-zero inputs where they are not all 0 or 1.
+        post_trace: trace of that neuron's channels at the end of a pass (tr <- 0.5 tr + s, over sites), summed over
+            samples, shape (out,).
+        trace_samples: how many samples that were, a count.
+        trace_product: sum over them of that trace times the trace of an input channel, shape (out, in / groups).
+        trace_square: the same with the square of the former.
         generator: this layer's own stream of random numbers.
     """
 
@@ -79,6 +88,10 @@ class Layer:
     surrogate: Tensor | None = None
     synops: Tensor | None = None
     macs: Tensor | None = None
+    post_trace: Tensor | None = None
+    trace_samples: float = 0.0
+    trace_product: Tensor | None = None
+    trace_square: Tensor | None = None
     generator: torch.Generator | None = field(default=None, repr=False)
 
     @property

@@ -59,6 +59,26 @@ def _chosen(candidates: Tensor, n_keep: int) -> Tensor:
     return chosen
 
 
+def quantile(values: Tensor, share: float) -> Tensor:
+    """The value below which a share of all lies, between two neighbours along a line, as numpy's percentile.
+
+    By selection, in O(n), and of any size: torch's own sorts and takes at most 2^24 values.
+
+    Args:
+        values: any shape, floating point, at least one.
+        share: in [0, 1].
+
+    >>> float(quantile(torch.tensor([4.0, 1.0, 2.0]), 0.75))
+    3.0
+    """
+    flat = values.detach().reshape(-1)
+    place = share * (flat.numel() - 1)
+    below = min(int(place), flat.numel() - 1)
+    low = flat.kthvalue(below + 1).values
+    high = flat.kthvalue(min(below + 2, flat.numel())).values
+    return low + (high - low) * (place - below)
+
+
 def density(masks: Iterable[Tensor]) -> float:
     """Kept / all weights, in [0, 1].
 

@@ -30,6 +30,7 @@ class Rule:
         after_step_: `after_step_(weight, state)` in place, or None.
         drift_: `drift_(weight, state, lr)` in place, once after a step of the optimizer, or None.
         every: how often the source updates, a duration.
+        needs: the statistics that the rule itself asks layers for.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Rule:
     after_step_: Callable[[Tensor, State], None] | None
     drift_: Callable[[Tensor, State, float], None] | None
     every: str
+    needs: frozenset[str]
 
     def functions(self, *kinds: str) -> list[Callable[..., Any]]:
         """The chosen functions of some kinds, e.g. all criteria and growths."""
@@ -97,6 +99,7 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         getattr(file, "after_step_", None),
         partial(drift_, **_own(drift_, chosen)) if drift_ else None,
         getattr(file, "EVERY", "100it"),
+        frozenset(getattr(file, "NEEDS", ())),
     )
 
 

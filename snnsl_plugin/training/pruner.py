@@ -126,7 +126,7 @@ class DynamicPruner:
             floor = least_density({name: weight.numel() for name, weight in self._weights.items()}, self.prunable)
             self._steering = steering(budget, rule, options, self._when, floor)
             self._rule = bind_rule(rule, options, counted=self._asked.update)  # by the density that is steered
-        needs = needed(self._rule.functions("criteria", "growth"))
+        needs = needed(self._rule.functions("criteria", "growth")) | self._rule.needs
         check_trainable({name: self._weights[name] for name in self._generators}, optimizer, needs)
         self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
         self._statistics = Statistics(

@@ -15,10 +15,11 @@ from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.training.downstream import Downstream
 from snnsl_plugin.training.operations import Operations
 from snnsl_plugin.training.recorder import SpikeRecorder
+from snnsl_plugin.training.traces import FIELDS, Traces
 from snnsl_plugin.training.watcher import Watcher
 
 #: Statistics of the neuron that a layer drives.
-_BEHIND = {"post_spikes"}
+_BEHIND = {"post_spikes", *FIELDS}
 
 
 class Statistics:
@@ -46,6 +47,8 @@ class Statistics:
             self._watchers["spikes"] = self._recorder
         if needs & _BEHIND:
             self._downstream = Downstream(model, weights)
+        if self._downstream and needs & FIELDS:
+            self._watchers["traces"] = Traces(model, layers, self._downstream.found)
         if needs & {"synops", "macs"}:
             self._watchers["operations"] = Operations(model, layers)
         self._grad_square: dict[str, Tensor] = {}
