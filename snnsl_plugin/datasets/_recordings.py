@@ -92,6 +92,9 @@ def _read_bin(file: Path) -> Events:
 def _read_aedat(file: Path, camera: Camera) -> Events:
     from tonic.io import get_aer_events_from_file, read_aedat_header_from_file
 
+    with file.open("rb") as raw:
+        if raw.read(9) != b"#!AER-DAT":  # tonic would fail, and leave the file open
+            raise BadData(f"{file} does not begin as an .aedat file; {_WAY_OUT}")
     version, start = read_aedat_header_from_file(str(file))[:2]
     if version >= 3:
         stored = _polarity_events(file, start)

@@ -23,7 +23,7 @@ def test_listing_and_importing_load_no_optional_library():
 
 
 def test_the_names_are_those_of_the_issue():
-    assert {"digits", "nmnist", "cifar10", "cifar100", "image_folder", "event_folder"} <= set(
+    assert {"digits", "nmnist", "cifar10", "cifar100", "image_folder", "event_folder", "dvs_gesture"} <= set(
         registry.names("datasets")
     )
     assert {"direct", "poisson", "frames"} <= set(registry.names("encoders"))
@@ -39,7 +39,7 @@ def test_all_options_are_keyword_only_typed_and_described(kind, name):
         assert f"{option}: " in inspect.getdoc(function)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "nmnist"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "nmnist", "dvs_gesture", "cifar10_dvs", "shd"])
 def test_missing_data_is_an_error_before_any_library_is_needed_to_decode(name, tmp_path, monkeypatch):
     from snnsl_plugin.errors import MissingData
 

@@ -15,6 +15,7 @@ from snnsl_plugin.models._permission import permit
 TARGET = "snnsl_plugin.models.spiking_cnn:spiking_cnn"  # what `imported` imports here
 OPTIONS = {
     "dvs_gesture_net": {"channels": 16},  # narrower than its default, so that this file is quick
+    "vggsnn": {"channels": [8, 16, 16, 16, 32, 32, 32, 32]},
     "imported": {"target": TARGET},  # which network, it must be told
 }
 MODELS = registry.names("models")
@@ -106,7 +107,7 @@ def test_impossible_inputs_are_refused(name):
         build(name, classes=1)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "sew_resnet"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("sew_resnet", "fully_connected")])
 def test_an_input_too_small_for_the_pools_is_refused_with_the_size_it_needs(name):
     with pytest.raises(BadOption, match=r"too small for \d poolings; it needs at least"):
         build(name, shape=(2, 3, 32))
