@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,8 @@ def tied_layer(seed: int = 0, *, name: str = "layer.weight", shape: tuple[int, .
         trace_samples=3.0,
         trace_product=torch.randint(0, 5, shape[:2], generator=torch.Generator().manual_seed(seed)).double() / 4,
         trace_square=torch.randint(0, 5, shape[:2], generator=torch.Generator().manual_seed(seed + 1)).double() / 8,
+        post_potential=torch.arange(shape[0]).double() % 3,
+        scale_grad=torch.arange(shape[0]).double() % 4 - 2.0,
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -167,22 +170,11 @@ def check_criterion(criterion: Criterion | Growth) -> None:
 
 def permuted(layer: Layer, order: Tensor, axis: int) -> Layer:
     """The layer with its output (axis 0) or input (axis 1) channels in another order."""
-    same_shape = {
-        field: getattr(layer, field).index_select(axis, order)
-        for field in ("weight", "grad", "momentum", "grad_square", "coincidence", "correlation", "synops", "macs")
-    }
-    spikes, fired, slope = (layer.need(each) for each in PER_CHANNEL)
-    return Layer(
-        layer.name,
-        state={"mask": layer.mask.index_select(axis, order)},
-        pre_spikes=spikes[order] if axis == 1 else spikes,
-        pre_slots=layer.pre_slots,
-        post_spikes=fired[order] if axis == 0 else fired,
-        post_slots=layer.post_slots,
-        surrogate=slope[order] if axis == 0 else slope,
-        generator=layer.generator,
-        **same_shape,
-    )
+    of_weights = ("weight", "grad", "momentum", "grad_square", "coincidence", "correlation", "synops", "macs")
+    of_channels = [each for each in PER_CHANNEL if (each == "pre_spikes") == (axis == 1)]
+    moved: dict[str, Any] = {field: getattr(layer, field).index_select(axis, order) for field in of_weights}
+    moved |= {field: layer.need(field)[order] for field in of_channels}
+    return replace(layer, state={"mask": layer.mask.index_select(axis, order)}, **moved)
 
 
 def check_schedule(make: Callable[[float, float], Schedule]) -> None:

@@ -15,7 +15,7 @@ from snnsl_plugin.errors import MissingStatistic
 State: TypeAlias = dict[str, Tensor]
 
 #: Statistics that are one number a channel; most others have the weight's shape.
-PER_CHANNEL = ("pre_spikes", "post_spikes", "surrogate")
+PER_CHANNEL = ("pre_spikes", "post_spikes", "surrogate", "post_potential", "scale_grad")
 
 _TRACES = "let at least one training pass go by, and let one of the layers drive a spiking neuron"
 _WAY_OUT = {
@@ -36,6 +36,11 @@ _WAY_OUT = {
     "post_trace": _TRACES,
     "trace_product": _TRACES,
     "trace_square": _TRACES,
+    "post_potential": "no spiking neuron with a membrane potential follows it in a training pass, or none has run yet: "
+    "exclude the layer, or choose a criterion without post_potential",
+    "scale_grad": "no backward pass was seen, or the norm that reads it is no batch norm, or none of its gradient "
+    "reaches a masked channel (a norm behind a pool, a surrogate that is zero at rest): choose another growth, or "
+    "exclude the layer",
     "generator": "pass a seeded torch.Generator",
 }
 
@@ -68,6 +73,9 @@ class Layer:
         trace_samples: how many samples that were, a count.
         trace_product: sum over them of that trace times the trace of an input channel, shape (out, in / groups).
         trace_square: the same with the square of the former.
+        post_potential: mean size of the membrane potential of that neuron in that time, by channel, shape (out,), >= 0.
+        scale_grad: sum of the gradients of a factor on each output channel in that time, shape (out,): of the batch
+            norm that reads the layer, or else of the channel as it is.
         generator: this layer's own stream of random numbers.
     """
 
@@ -92,6 +100,8 @@ class Layer:
     trace_samples: float = 0.0
     trace_product: Tensor | None = None
     trace_square: Tensor | None = None
+    post_potential: Tensor | None = None
+    scale_grad: Tensor | None = None
     generator: torch.Generator | None = field(default=None, repr=False)
 
     @property

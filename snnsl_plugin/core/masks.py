@@ -79,6 +79,25 @@ def quantile(values: Tensor, share: float) -> Tensor:
     return low + (high - low) * (place - below)
 
 
+def masked_first(growth: Tensor, scores: Tensor, alive: Tensor) -> Tensor:
+    """Ranks in which whatever is masked comes before whatever lives, each among its own by its own score.
+
+    With them as growth, what was dropped at this very update comes back only where nothing else is there to return.
+
+    Args:
+        growth: counts for the masked, (count,).
+        scores: counts for the living, (count,).
+        alive: bool, (count,).
+
+    Returns:
+        Distinct numbers from 1, larger is better; ties go to the lowest index.
+    """
+    best = torch.argsort(torch.where(alive, scores, growth), descending=True, stable=True)
+    ranks = torch.empty_like(best)
+    ranks[best] = torch.arange(len(best), 0, -1, device=best.device)
+    return (ranks + len(best) * ~alive).double()
+
+
 def density(masks: Iterable[Tensor]) -> float:
     """Kept / all weights, in [0, 1].
 

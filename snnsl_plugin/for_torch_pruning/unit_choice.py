@@ -10,10 +10,10 @@ from torch import Tensor
 
 from snnsl_plugin import registry
 from snnsl_plugin.core.layer import Layer, Schedule
+from snnsl_plugin.core.masks import masked_first
 from snnsl_plugin.core.rules.drop_grow import drop_grow
 from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.core.update import Change, update
-from snnsl_plugin.for_torch_pruning.unit_scores import masked_first
 from snnsl_plugin.for_torch_pruning.units import Units
 
 

@@ -80,23 +80,6 @@ def growth_of(units: Units, growth: Growth, optimizer: Optimizer, generator: tor
     return total.sqrt()
 
 
-def masked_first(growth: Tensor, scores: Tensor, alive: Tensor) -> Tensor:
-    """Ranks in which any masked unit comes before any living one, each among its own by its own score.
-
-    Args:
-        growth: of the masked, (count,).
-        scores: of the living, (count,).
-        alive: bool, (count,).
-
-    Returns:
-        Distinct numbers from 1, larger is better; ties go to the lowest index.
-    """
-    best = torch.argsort(torch.where(alive, scores, growth), descending=True, stable=True)
-    ranks = torch.empty_like(best)
-    ranks[best] = torch.arange(len(best), 0, -1)
-    return (ranks + len(best) * ~alive).double()
-
-
 def weight_density(units: list[Units], alive: dict[str, Tensor], sizes: dict[str, torch.Size]) -> float:
     """Weights that neither write nor read a masked unit / all weights, in [0, 1].
 

@@ -215,6 +215,8 @@ def _pruner(
     if pruning.budget:
         common["budget"] = Budget(pruning.budget.name, pruning.budget.amount, inputs)
     options: dict[str, Any] = {**common, **known, **chosen}
+    if pruning.structured and not pruning.exclude:
+        options["exclude"] = list(weight_layers(model))[-1:]  # its channels are the classes
     return DynamicPruner(model, optimizer, rule, seed=recipe.seed, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, Strict, model_validator
@@ -134,7 +135,7 @@ class Pruning(Choice):
     layers: Annotated[list[str], Field(min_length=1)] = ["*"]  # noqa: RUF012  (pydantic copies it)
     """Patterns of the layers that may be pruned, e.g. `features.*`."""
     exclude: list[str] = []  # noqa: RUF012
-    """Patterns of the layers that stay dense; they count in the density."""
+    """Patterns of the layers that stay dense; they count in the density. The last layer, where whole channels go."""
     newborn_v: Literal["zero", "layer_mean"] = "zero"
     """Second moment of a grown weight in Adam: zero, or the mean of its layer's live ones."""
     sample_every: Annotated[int, Field(ge=1)] = 10
@@ -192,6 +193,7 @@ else:
     ]
     for each in _RULES:
         each.strength = "density" if "density" in each.registered_options else None
+        each.structured = getattr(sys.modules[each.registered_function.__module__], "STRUCTURED", False) is True
     AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES, *TORCH_PRUNING_TYPES, *HOSTED_TYPES], tag="type")
 
 

@@ -31,6 +31,7 @@ class Rule:
         drift_: `drift_(weight, state, lr)` in place, once after a step of the optimizer, or None.
         every: how often the source updates, a duration.
         needs: the statistics that the rule itself asks layers for.
+        check_layers: `check_layers(layers)` refuses, before anything is trained, layers that it cannot prune, or None.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     drift_: Callable[[Tensor, State, float], None] | None
     every: str
     needs: frozenset[str]
+    check_layers: Callable[[Sequence[Layer]], None] | None
 
     def functions(self, *kinds: str) -> list[Callable[..., Any]]:
         """The chosen functions of some kinds, e.g. all criteria and growths."""
@@ -100,6 +102,7 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         partial(drift_, **_own(drift_, chosen)) if drift_ else None,
         getattr(file, "EVERY", "100it"),
         frozenset(getattr(file, "NEEDS", ())),
+        getattr(file, "check_layers", None),
     )
 
 

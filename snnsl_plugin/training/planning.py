@@ -33,11 +33,13 @@ def counts_at_end(rule: Rule, layers: Sequence[Layer], scores: dict[str, Tensor]
 
 
 def check_budget(rule: Rule, layers: Sequence[Layer]) -> None:
-    """Refuses a last density that cannot be met, or that leaves a layer nothing.
+    """Refuses layers that the rule cannot prune, and a last density that cannot be met or leaves a layer nothing.
 
     Raises:
         BadOption: with the layer and its size.
     """
+    if rule.check_layers:
+        rule.check_layers(layers)
     try:
         counts = counts_at_end(rule, layers, {})
     except KeyError:

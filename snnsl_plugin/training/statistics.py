@@ -14,12 +14,14 @@ from snnsl_plugin.core.layer import PER_CHANNEL, Layer
 from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.training.downstream import Downstream
 from snnsl_plugin.training.operations import Operations
+from snnsl_plugin.training.potentials import Potentials
 from snnsl_plugin.training.recorder import SpikeRecorder
+from snnsl_plugin.training.scale_gradients import ScaleGradients
 from snnsl_plugin.training.traces import FIELDS, Traces
 from snnsl_plugin.training.watcher import Watcher
 
 #: Statistics of the neuron that a layer drives.
-_BEHIND = {"post_spikes", *FIELDS}
+_BEHIND = {"post_spikes", "post_potential", *FIELDS}
 
 
 class Statistics:
@@ -51,6 +53,10 @@ class Statistics:
             self._watchers["traces"] = Traces(model, layers, self._downstream.found)
         if needs & {"synops", "macs"}:
             self._watchers["operations"] = Operations(model, layers)
+        if self._downstream and "post_potential" in needs:
+            self._watchers["potentials"] = Potentials(model, self._downstream)
+        if "scale_grad" in needs:
+            self._watchers["scales"] = ScaleGradients(model, weights)
         self._grad_square: dict[str, Tensor] = {}
         self._squares = 0
 
@@ -66,6 +72,8 @@ class Statistics:
         """Decides whether the coming step, numbered from 1, is recorded."""
         for watcher in self._watchers.values():
             watcher.recording = self._sampled(step)
+            if isinstance(watcher, Watcher):
+                watcher.before_step()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -74,6 +82,9 @@ class Statistics:
         Raises:
             MissingStatistic: a squared gradient is wanted and a layer has no gradient.
         """
+        for watcher in self._watchers.values():
+            if isinstance(watcher, Watcher):
+                watcher.after_step()
         if not self._squares_wanted or not self._sampled(step):
             return
         self._squares += 1

@@ -53,6 +53,12 @@ class Watcher:
 
         self._handles.append(module.register_forward_hook(hook))
 
+    def before_step(self) -> None:
+        """Is told that a step begins."""
+
+    def after_step(self) -> None:
+        """Is told that the optimizer has taken it; where loss scaling has met an overflow it takes none."""
+
     def fields(self) -> dict[str, dict[str, Any]]:
         """What was found out about each layer, as fields of `Layer`, over all ranks: a collective call."""
         raise NotImplementedError

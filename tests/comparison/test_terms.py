@@ -23,7 +23,7 @@ EVERYONE = list(available())
 #: whose masks change on the way: the comparison says when
 GRADUAL = {
     "snnsl.default", "snnsl.dpap", "snnsl.dpf", "snnsl.gmp", "snnsl.grad_r", "snnsl.granet", "snnsl.ndsnn",
-    "snnsl.rigl", "snnsl.set", "snnsl.stds",
+    "snnsl.rigl", "snnsl.sca", "snnsl.set", "snnsl.stds",
     "nni.agp_level", "nni.agp_taylor", "nni.linear_l1_norm", "nni.spiking_dynamic", "torch_pruning.spiking_dynamic",
 }  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_the_strength_that_a_block_is_written_with(name, written):
 @pytest.mark.parametrize("name", EVERYONE)
 def test_structured_is_who_lets_whole_channels_go(name, recipe):
     channels = name.startswith("torch_pruning.") or name.endswith(("_norm", "_structured", "taylor", "fpgm", "slim"))
-    channels = channels or name == "nni.movement"
+    channels = channels or name in ("nni.movement", "snnsl.sca")
     expected = "dense" if name == "dense" else "structured" if channels else "unstructured"
     assert kind_of(recipe(name)) == expected
 

@@ -119,13 +119,14 @@ def test_the_known_methods_differ_as_their_papers_do(tmp_path):
         path = tmp_path / f"{block.marks[1]}.yaml"
         path.write_text("extends: digits\n" + block.text)
         shown[block.marks[1]] = load(path).pruning
-    assert list(shown) == ["gmp", "set", "rigl", "granet", "ndsnn", "stds", "dpf", "grad_r", "dpap"]
+    assert list(shown) == ["gmp", "set", "rigl", "granet", "ndsnn", "stds", "dpf", "grad_r", "dpap", "sca"]
     assert shown["gmp"].swap is None
     assert shown["set"].growth.name == "random"
     assert shown["rigl"].growth.name == "gradient"
     assert shown["set"].density.name == shown["rigl"].density.name == "constant"
     assert shown["granet"].density.first == 1.0 > shown["ndsnn"].density.first > shown["ndsnn"].density.last
-    assert [name for name, each in shown.items() if getattr(each, "swap", None)] == ["set", "rigl", "granet", "ndsnn"]
+    swapping = [name for name, each in shown.items() if getattr(each, "swap", None)]
+    assert swapping == ["set", "rigl", "granet", "ndsnn", "sca"]
 
 
 @pytest.mark.parametrize("kind", ["criteria", "growth", "distributions", "schedules", "rules", "guides", "divergences"])

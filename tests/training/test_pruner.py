@@ -13,6 +13,7 @@ from snnsl_plugin.errors import BadCheckpoint, BadOption, Disconnected, MissingS
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
+from snnsl_plugin.training.statistics import needed
 
 DENSITY = schedules.cubic(first=1.0, last=0.2)
 SWAP = schedules.cosine(first=0.5, last=0.0)
@@ -106,8 +107,9 @@ def test_any_optimizer_ends_at_the_density_asked_for(make) -> None:
 def test_every_registered_function_works_by_name(kind: str) -> None:
     option = {"criteria": "criterion", "growth": "growth", "distributions": "distribution"}[kind]
     for name in registry.names(kind):
-        # The readout drives no neuron, so there is no rate behind it.
-        exclude = ["7"] if name == "activity_product" else []
+        # The readout drives no neuron, so there is no rate and no potential behind it.
+        needs = set() if kind == "distributions" else needed([registry.get(kind, name)])
+        exclude = ["7"] if any(each.startswith("post_") for each in needs) else []
         density = schedules.constant(value=0.4)
         *_, pruner, events = trained(16, swap=SWAP, density=density, exclude=exclude, **{option: name})
         assert pruner.density == round(0.4 * 646) / 646, name
@@ -117,18 +119,19 @@ def test_every_registered_function_works_by_name(kind: str) -> None:
 @pytest.mark.parametrize("options", [
     {"criterion": "spike_saliency", "growth": "random", "swap": SWAP},
     {"criterion": "fisher", "growth": "momentum", "swap": SWAP, "distribution": "uniform"},
-    {"rule": "stds", "threshold": schedules.sine(last=0.1), "density": None},
+    {"rule": "stds", "threshold": schedules.sine(last=0.1)},
+    {"rule": "sca", "exclude": ["7"], "density": schedules.cubic(first=1.0, last=0.6), "swap": SWAP, "sample_every": 2},
 ])  # fmt: skip
 def test_resumed_from_plain_state_it_goes_on_bit_for_bit(tmp_path, options: dict) -> None:
     from snnsl_plugin.training import checkpoint
 
     def fresh():
-        return trained(0, **{k: v for k, v in options.items() if v is not None}) if "rule" not in options else _stds()
+        return _stds() if "threshold" in options else trained(0, **options)
 
     def _stds():
         model = conv_net()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        rest = {k: v for k, v in options.items() if k not in ("rule", "density")}
+        rest = {k: v for k, v in options.items() if k != "rule"}
         return model, optimizer, DynamicPruner(model, optimizer, "stds", total_steps=20, **rest), []
 
     whole = fresh()
