@@ -165,6 +165,15 @@ def test_a_sparse_start_draws_the_same_random_masks():
     assert pruner.dynamic.born > 0
 
 
+def test_each_layers_own_swap_is_the_same():
+    options = {"distribution": "erk", "swap": schedules.constant(value=0.5), "pq": 0.8}
+    loop = in_a_loop("sgd", density=schedules.linear(first=1.0, last=0.3), **options)
+    model, history, pruner, _ = in_nni("sgd", ratio=0.7, schedule="linear", **options)
+    assert_equal_bit_by_bit(loop, (model, history, pruner.dynamic))
+    plain = in_a_loop("sgd", density=schedules.linear(first=1.0, last=0.3), **options | {"pq": None})
+    assert 0 < pruner.dynamic.born < plain[2].born
+
+
 @pytest.mark.parametrize("around", [AGPPruner, LinearPruner])
 def test_the_schedules_of_nni_hold_the_pruner(around):
     schedule = schedules.cubic if around is AGPPruner else schedules.linear

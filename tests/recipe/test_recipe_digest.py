@@ -87,6 +87,14 @@ def test_what_changes_a_result_changes_the_digest(override):
     assert digest(load("digits", [override])) != digest(load("digits"))
 
 
+def test_a_swap_of_each_layers_own_changes_it_and_none_does_not():
+    assert (
+        digest(load("digits", ["pruning.pq=null"]))
+        == digest(load("digits"))
+        != digest(load("digits", ["pruning.pq=1"]))
+    )
+
+
 def test_a_choice_alone_differs_from_another_without_options():
     kinds = {digest(load("digits", [f"pruning.criterion={name}"])) for name in ("magnitude", "fisher", "taylor")}
     assert len(kinds) == 3

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from snnsl_plugin.core.compressibility import prunable_share
 from snnsl_plugin.core.criteria.magnitude import magnitude
 from snnsl_plugin.core.distributions.erk import erk
 from snnsl_plugin.core.growth.gradient import gradient
@@ -25,6 +26,7 @@ def drop_grow(
     growth: Growth = gradient,
     distribution: Distribution = erk,
     swap: Schedule | None = None,
+    pq: float | None = None,
 ) -> dict[str, State]:
     """One update of all layers.
 
@@ -39,6 +41,11 @@ def drop_grow(
     al. 2020); a falling density with a swap is GraNet (Liu et al. 2021) and NDSNN (Huang et al. 2023); a falling
     density without one is gradual magnitude pruning (Zhu and Gupta 2017).
 
+    With `pq` the fraction is each layer's own: pq times the PQ index of its living weights, the share that could go,
+    and at most swap(progress). A layer whose weights are unequal is rewired more. That the rewiring ratio follows the
+    index is the idea of Shen et al. (ICLR 2025), whose details were not available to us: index, exponents and factor
+    are those of Diao et al. (ICLR 2023, see `core.compressibility`), and the bound is our choice.
+
     Args:
         layers: all layers, those that are never pruned too.
         progress: fraction of the schedule that has passed, in [0, 1].
@@ -47,31 +54,43 @@ def drop_grow(
         growth: where one is grown.
         distribution: how the budget is shared among layers.
         swap: the fraction of survivors exchanged, in [0, 1]; none where omitted.
+        pq: factor on the PQ index of each layer, > 0; `swap` is then the most that is exchanged. Swap alone where
+            omitted.
 
     Returns:
         The new state of each layer: its mask.
 
     Raises:
-        BadOption: a density or swap outside its range.
+        BadOption: a density, swap or pq outside its range.
         MissingStatistic: criterion or growth need what nobody recorded.
     """
     fraction = _fraction(swap, progress)
     scores = {layer.name: _shaped(criterion(layer), layer, "criterion") for layer in layers if layer.prunable}
     counts = distribution(layers, scores, budget(layers, density(progress)))
+
+    def exchanged(layer: Layer) -> float:
+        return fraction if pq is None else min(fraction, pq * prunable_share(layer.weight[layer.mask]))
+
     return {
-        layer.name: {"mask": _mask(layer, scores[layer.name], growth, counts[layer.name], fraction)}
+        layer.name: {"mask": _mask(layer, scores[layer.name], growth, counts[layer.name], exchanged(layer))}
         if layer.prunable
         else layer.state
         for layer in layers
     }
 
 
-def check(*, density: Schedule, swap: Schedule | None) -> None:
-    """Refuses, before anything is trained, a density or swap that starts or ends outside its range.
+def check(*, density: Schedule, swap: Schedule | None, pq: float | None = None) -> None:
+    """Refuses, before anything is trained, a density or swap that starts or ends outside its range, and an idle pq.
 
     Raises:
         BadOption: with the value.
     """
+    if pq is not None and not (math.isfinite(pq) and pq > 0.0):
+        raise BadOption(f"pq is {pq:g}: the factor on the PQ index must be above 0, e.g. 1.0")
+    if pq is not None and swap is None:
+        raise BadOption(
+            f"pq={pq:g} without a swap, and swap is the most that is exchanged: give one, e.g. cosine from 0.5 to 0"
+        )
     for progress in (0.0, 1.0):
         budget([], density(progress))
         _fraction(swap, progress)

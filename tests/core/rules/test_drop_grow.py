@@ -3,11 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snnsl_plugin.core.compressibility import pq_index
 from snnsl_plugin.core.criteria.magnitude import magnitude
 from snnsl_plugin.core.distributions.uniform import uniform
 from snnsl_plugin.core.growth.gradient import gradient
 from snnsl_plugin.core.layer import Layer
-from snnsl_plugin.core.rules.drop_grow import after_step_, drop_grow
+from snnsl_plugin.core.rules.drop_grow import after_step_, check, drop_grow
 from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.core.schedules.linear import linear
 from snnsl_plugin.core.update import random_states, update
@@ -51,6 +52,38 @@ def test_equals_the_slow_oracle_on_tied_inputs(seed: int, density: float, swap: 
     n_keep = round(density * tied.weight.numel())
     assert torch.equal(got, slow_drop_grow(tied, magnitude(tied), gradient(tied), n_keep, swap))
     assert int(got.sum()) == n_keep
+
+
+def test_the_pq_index_decides_how_much_each_layer_exchanges_by_hand() -> None:
+    # Sizes 1 and 0 twice have an index of 1/2, of which half is 1 of 4; equal sizes have 0 and exchange nothing; a
+    # layer with one of four has 3/4, and the swap of 1/2 is the most.
+    halves = layer([1, -1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 5, 6])
+    equal = layer([1, -1, 1, -1, 0, 0], [1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 5, 6])
+    single = layer([1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 5, 6])
+    names = [Layer(str(i), each.weight, each.state, grad=each.grad) for i, each in enumerate((halves, equal, single))]
+    options = {"density": constant(value=4 / 6), "swap": constant(value=0.5)}
+    got = masks(names, **options, pq=0.5)
+    assert got == [[1, 1, 1, 0, 0, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 1]]
+    got = masks(names, **options, pq=1.0)
+    assert got == [[1, 1, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 1]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), pq=st.floats(0.1, 3.0), swap=st.floats(0.0, 1.0))
+def test_with_pq_it_equals_the_slow_oracle_at_the_layers_own_fraction(seed: int, pq: float, swap: float) -> None:
+    tied = tied_layer(seed)
+    options = {"density": constant(value=0.5), "distribution": uniform, "swap": constant(value=swap)}
+    got = drop_grow([tied], 0.3, **options, pq=pq)[tied.name]["mask"]
+    fraction = min(swap, pq * pq_index(tied.weight[tied.mask]))
+    n_keep = round(0.5 * tied.weight.numel())
+    assert torch.equal(got, slow_drop_grow(tied, magnitude(tied), gradient(tied), n_keep, fraction))
+
+
+def test_a_pq_that_does_nothing_is_refused() -> None:
+    with pytest.raises(BadOption, match="pq is 0: the factor"):
+        check(density=constant(value=0.5), swap=constant(value=0.5), pq=0.0)
+    with pytest.raises(BadOption, match="pq=1 without a swap"):
+        check(density=constant(value=0.5), swap=None, pq=1.0)
 
 
 def test_an_excluded_layer_is_left_alone() -> None:
