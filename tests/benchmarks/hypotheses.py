@@ -42,6 +42,8 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     "rate band, weight 1": ("does a rate band help?", ["health=[{name: rate_band, weight: 1.0}]"]),
     "wide surrogate": ("does a wider surrogate help?", ["health=[wide_surrogate]"]),
     "batch norm momentum 0.3": ("do batch norms lag behind?", ["health=[bn_momentum]"]),
+    "weights rescaled by layer": ("does pruning starve the drive?", ["health=[rescale]"]),
+    "weights rescaled by channel": ("does pruning starve the drive?", ["health=[{name: rescale, per: channel}]"]),
     "spike_saliency": ("do spike-aware scores help?", ["pruning.criterion=spike_saliency"]),
 }
 

@@ -18,7 +18,10 @@ SMALL = [
     "threads=1", "train.epochs=4", "model={name: spiking_cnn, channels: [4, 8], hidden: 16}", "dense_baseline=false",
     "data.encoder={name: direct, T: 2}", "tracking.mlflow=false",
 ]  # fmt: skip
-ALL = "health=[{name: rate_band, low: 0.05, weight: 1.0}, synops_loss, {name: wide_surrogate, until: 50%}, bn_momentum]"
+ALL = (
+    "health=[{name: rate_band, low: 0.05, weight: 1.0}, synops_loss, {name: wide_surrogate, until: 50%}, bn_momentum, "
+    "rescale]"
+)
 
 
 def lines(run_dir: Path) -> list[dict]:
