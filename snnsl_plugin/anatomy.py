@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -195,16 +195,22 @@ def as_found(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def own_hooks(hooks: Mapping[int, Callable[..., Any]]) -> OrderedDict[int, Callable[..., Any]]:
+    """Those of some hooks that are part of what the model computes: the ones that are modules themselves."""
+    return OrderedDict((number, hook) for number, hook in hooks.items() if isinstance(hook, nn.Module))
+
+
 @contextmanager
 def set_aside(model: nn.Module) -> Iterator[None]:
     """Hooks out of the way and neurons at their start; afterwards hooks, memories and train flags are as before.
 
-    For passes that look at a model while somebody else trains it.
+    For passes that look at a model while somebody else trains it. Hooks that are modules, such as masks of neurons, are
+    part of what the model computes, and stay.
     """
     with ExitStack() as stack:
         for module in model.modules():
             for hooks in _HOOKS:
                 stack.callback(setattr, module, hooks, getattr(module, hooks))
-                setattr(module, hooks, OrderedDict())
+                setattr(module, hooks, own_hooks(getattr(module, hooks)))
         stack.enter_context(as_found(model))
         yield

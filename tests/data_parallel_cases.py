@@ -29,7 +29,7 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "stds", "dpap", "virtual", "self", "sparse")
+CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "virtual", "self", "sparse")
 
 RECIPE = (
     "train.epochs=3",
@@ -105,6 +105,8 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
         pruner = DynamicPruner(model, optimizer, "stds", threshold=schedules.linear(first=0.0, last=0.1), **how)
     elif case == "dpap":
         pruner = DynamicPruner(model, optimizer, "dpap", pressure=4.0, **how | {"every": "1it"})
+    elif case == "upr":
+        pruner = DynamicPruner(model, optimizer, "upr", price=1e-5, score_lr=1e-2, **how | {"until": "80%"})
     else:
         pruner = DynamicPruner(
             model, optimizer, growth="gradient", distribution="uniform", swap=schedules.constant(value=0.3),

@@ -16,6 +16,7 @@ from snnsl_plugin.anatomy import set_aside
 from snnsl_plugin.compaction.neurons import NeuronPruner, neuron_pruners
 from snnsl_plugin.compaction.tracing import Forward, How, forward_fn
 from snnsl_plugin.errors import BadOption, CannotCut
+from snnsl_plugin.training.neuron_masks import refuse_masked_neurons
 
 Trace = Literal["auto", "s", "m"]
 #: What a trace that does not understand a model fails with, inside Torch-Pruning or inside the model.
@@ -77,7 +78,9 @@ def traced(
 
     Raises:
         CannotCut: no mode works.
+        BadOption: another mode; or single neurons are masked, which no cut of channels can follow.
     """
+    refuse_masked_neurons(model, "nothing can be cut out of this network")
     if trace not in ("auto", "s", "m"):
         raise BadOption(f"trace={trace!r}: choose 'auto', 's' (single steps) or 'm' (the code as it stands)")
     modes: tuple[How, ...] = ("s", "m") if trace == "auto" else (trace,)

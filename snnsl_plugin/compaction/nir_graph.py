@@ -16,6 +16,7 @@ from snnsl_plugin.compaction.export import over_time
 from snnsl_plugin.compaction.fusing import fused
 from snnsl_plugin.compaction.silence import copied
 from snnsl_plugin.errors import BadOption, MissingExtra
+from snnsl_plugin.training.neuron_masks import refuse_masked_neurons
 
 _FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError)
 _STEPS = 4
@@ -52,6 +53,7 @@ def export_nir(
     path = Path(path)
     if path.suffix != ".nir":
         raise BadOption(f"{path}: a NIR graph is written to a .nir file")
+    refuse_masked_neurons(model, "NIR has no words for this network")
     try:
         import nir  # noqa: F401
         import nirtorch  # noqa: F401

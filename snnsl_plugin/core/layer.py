@@ -41,6 +41,7 @@ _WAY_OUT = {
     "scale_grad": "no backward pass was seen, or the norm that reads it is no batch norm, or none of its gradient "
     "reaches a masked channel (a norm behind a pool, a surrogate that is zero at rest): choose another growth, or "
     "exclude the layer",
+    "drives": "call the whole model once before the pruner, so that it can be looked through",
     "generator": "pass a seeded torch.Generator",
 }
 
@@ -76,6 +77,8 @@ class Layer:
         post_potential: mean size of the membrane potential of that neuron in that time, by channel, shape (out,), >= 0.
         scale_grad: sum of the gradients of a factor on each output channel in that time, shape (out,): of the batch
             norm that reads the layer, or else of the channel as it is.
+        drives: synaptic operations that a weight does per spike of its input, a scalar (the sites of the layer's
+            output), or that a spike of each neuron causes, shape (C, ...); dense, told to the penalty of a rule.
         generator: this layer's own stream of random numbers.
     """
 
@@ -102,6 +105,7 @@ class Layer:
     trace_square: Tensor | None = None
     post_potential: Tensor | None = None
     scale_grad: Tensor | None = None
+    drives: Tensor | None = None
     generator: torch.Generator | None = field(default=None, repr=False)
 
     @property

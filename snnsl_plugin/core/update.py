@@ -54,7 +54,7 @@ def update(rule: Update, layers: Sequence[Layer], progress: float) -> Change:
         if kept[layer.name] == 0:
             raise Disconnected(
                 f"layer {layer.name!r} would keep none of its {after.numel()} weights, so nothing could pass it: raise "
-                "the last density (or lower the threshold), choose distribution 'erk', or exclude this layer"
+                "the last density (or lower the threshold or price), choose distribution 'erk', or exclude this layer"
             )
     return Change(states, kept, born, dropped)
 

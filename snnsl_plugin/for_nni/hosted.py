@@ -51,7 +51,7 @@ class HostedPruner(DynamicPruner):
     def _mount(self) -> None:
         for name, space in self._spaces.items():
             if self._rule.effective:
-                effective_(space, self._rule.name, self._rule.effective, self._states[name])
+                effective_(space, self._rule, self._states[name])
             else:
                 dense_gradient_(space)
                 space.mask = self._states[name]["mask"]
@@ -76,7 +76,7 @@ class HostedPruner(DynamicPruner):
     def _effective(self, name: str) -> Tensor:
         if not self._rule.effective or not state_of(self._spaces[name]):
             return self._weights[name]
-        return self._rule.effective(self._weights[name], self._states[name])
+        return (self._rule.evaluated or self._rule.effective)(self._weights[name], self._states[name])
 
     @torch.no_grad()
     def _unmount(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from snnsl_plugin.core.layer import State
 from snnsl_plugin.core.straight_through import straight_through
+from snnsl_plugin.training.options import Rule
 
 #: How NNI knows that gradients are to reach masked weights too: the value of `apply_method`.
 DENSE_GRADIENT = "snnsl_dense_gradient"
@@ -82,21 +82,21 @@ def dense_gradient_(space: PruningTargetSpace) -> None:
     space.apply_method = DENSE_GRADIENT
 
 
-def effective_(
-    space: PruningTargetSpace, rule: str, effective: Callable[[Tensor, State], Tensor], state: State
-) -> None:
+def effective_(space: PruningTargetSpace, rule: Rule, state: State) -> None:
     """From now on the target is computed by a rule; the wrapper holds the rule's state as buffers.
 
     Args:
         space: the target; changed in place.
-        rule: its name.
-        effective: differentiable, keeps the shape.
+        rule: has effective weights, and perhaps others in eval mode.
         state: tensors that the rule changes in place.
     """
-    method = f"snnsl_rule_{rule}"
+    method = f"snnsl_rule_{rule.name}"
+    effective: Any = rule.effective
+    evaluated: Any = rule.evaluated or effective
 
     def apply(target: Tensor, space: PruningTargetSpace) -> Tensor:
-        return effective(target, state_of(space))
+        computed: Tensor = (effective if space._wrapper.training else evaluated)(target, state_of(space))
+        return computed
 
     pruning_apply_methods[method] = apply
     for key, value in state.items():

@@ -59,8 +59,10 @@ def connection_masks(model: nn.Module, masks: Mapping[str, Tensor] | None = None
     """
     masks = masks or {}
     found: dict[str, Tensor] = {}
-    for layer, module in synaptic_layers(model).items():
-        name, weight = weight_name(layer), module.weight.detach()
+    with evaluating(model):  # a soft mask, as of the rule upr, is hard where the network is judged
+        weights = {name: module.weight.detach() for name, module in synaptic_layers(model).items()}
+    for layer, weight in weights.items():
+        name = weight_name(layer)
         if name in masks and masks[name].shape != weight.shape:
             raise BadOption(f"the mask of {name} is {tuple(masks[name].shape)}, the weight {tuple(weight.shape)}")
         found[name] = masks[name].to(weight.device, torch.bool) if name in masks else weight != 0

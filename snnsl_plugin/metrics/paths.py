@@ -96,7 +96,7 @@ def live_paths(
     dtype = next(iter(synaptic_layers(model).values())).weight.dtype
     x = drawn_where(torch.ones(example.shape, dtype=dtype, device=device), generator)
     with torch.enable_grad(), evaluating(model), _replaced(model, probe, identities):
-        with _AveragePooling():
+        with AveragePooling():
             out = model(x)
         outputs = tuple(out.values()) if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else (out,)
         if not all(isinstance(output, Tensor) for output in outputs):
@@ -175,7 +175,8 @@ def _touched(layer: Synapses, x: Tensor, kept: Tensor) -> Tensor:
     return (gradient != 0).repeat_interleave(kept.shape[0] // layer.groups, 0)
 
 
-def _passes_on(module: nn.Module, identities: Sequence[type[nn.Module]]) -> bool:
+def passes_on(module: nn.Module, identities: Sequence[type[nn.Module]] = ()) -> bool:
+    """Whether a module only passes on what it is given, as far as paths go: neurons, norms, activations."""
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
     if isinstance(module, norms) or is_neuron(module, tuple(identities)):
         return True
@@ -185,7 +186,8 @@ def _passes_on(module: nn.Module, identities: Sequence[type[nn.Module]]) -> bool
     return "torch.nn.modules.activation" in homes and not isinstance(module, nn.MultiheadAttention)
 
 
-def _pass_on(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def pass_on(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """What a forward of such a module is replaced by."""
     return x.clone()  # a tensor of its own: the code behind it may add to it in place
 
 
@@ -201,12 +203,12 @@ def _replaced(model: nn.Module, probe: _Probe, identities: Sequence[type[nn.Modu
         for module in model.modules():
             if id(module) in layers:
                 shadow(module, probe.forward_of(*layers[id(module)]), stack)
-            elif _passes_on(module, identities):
-                shadow(module, _pass_on, stack)
+            elif passes_on(module, identities):
+                shadow(module, pass_on, stack)
         yield
 
 
-class _AveragePooling(TorchFunctionMode):
+class AveragePooling(TorchFunctionMode):
     """Max pooling becomes average pooling over the same windows, whether a module or a function asks for it."""
 
     def __torch_function__(

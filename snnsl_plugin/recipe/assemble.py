@@ -35,6 +35,7 @@ from snnsl_plugin.training.budget import Budget, Inputs
 from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.loop import Training, batches, scaler_for
+from snnsl_plugin.training.neuron_masks import expect_masks_
 from snnsl_plugin.training.pruner import DynamicPruner
 from snnsl_plugin.training.seeds import derived
 
@@ -195,7 +196,9 @@ def load_network(run_dir: Path, parts: Data) -> nn.Module:
             from snnsl_plugin.compaction.checkpoint import load_compact
 
             return load_compact(run_dir / folder.COMPACT, model)
-        model.load_state_dict(checkpoint.load(run_dir / folder.CHECKPOINT)["model"])
+        state = checkpoint.load(run_dir / folder.CHECKPOINT)["model"]
+        expect_masks_(model, state)
+        model.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
         raise BadCheckpoint(f"the network of {run_dir} does not fit this data: {str(error).splitlines()[0]}") from error
     return model

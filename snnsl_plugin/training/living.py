@@ -53,15 +53,7 @@ class Living:
             Disconnected: there is no path at all, none can be traced through this model, or an unreachable channel
                 cannot be silenced.
         """
-        try:
-            paths = live_paths(self._model, self._seen(), masks=dict(masks))
-        except SnnslError:
-            raise
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise Disconnected(
-                f"live paths cannot be traced through this model ({type(error).__name__}: {error}): set paths=False to "
-                "prune without counting live connections"
-            ) from error
+        paths = self.paths(masks)
         if not any(bool(mask.any()) for mask in paths.live.values()):
             raise Disconnected(
                 f"after the update at step {step} no path leads from the input to the output: raise the last density, "
@@ -73,6 +65,23 @@ class Living:
         if self.dead and (before.keys() != self.dead.keys() or any(not before[n].equal(self.dead[n]) for n in before)):
             self._check_silence(masks, paths)
         return paths
+
+    def paths(self, masks: Mapping[str, Tensor]) -> Paths:
+        """Traces paths through the masks, and leaves everything as it is.
+
+        Raises:
+            MissingStatistic: no forward pass was seen.
+            Disconnected: none can be traced through this model.
+        """
+        try:
+            return live_paths(self._model, self._seen(), masks=dict(masks))
+        except SnnslError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise Disconnected(
+                f"live paths cannot be traced through this model ({type(error).__name__}: {error}): set paths=False to "
+                "prune without counting live connections"
+            ) from error
 
     @torch.no_grad()
     def after_step_(self) -> None:

@@ -63,6 +63,14 @@ class Regularizer(Protocol):
         """Adds to the gradients, in place."""
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """A pruner that learns something beside the weights."""
+
+    def score_optimizer(self) -> Optimizer | None:
+        """Whose gradients are scaled with the loss too; None where there is none now."""
+
+
 class Loss(Protocol):
     """What `fit` asks of a distiller: a `ReverseDistiller`, or one that a host has patched."""
 
@@ -188,6 +196,8 @@ def fit(
             if step == epochs_done * len(train):
                 check_reached(model, ranks)
             scaler.unscale_(optimizer)  # clipping, criteria and growths want the gradients as they are
+            if isinstance(pruner, Learner) and (scores := pruner.score_optimizer()):
+                scaler.unscale_(scores)
             if regularizer:
                 regularizer.regularize_()
             if how.clip is not None:

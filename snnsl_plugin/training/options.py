@@ -10,11 +10,15 @@ from functools import partial
 from typing import Any, get_args
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from snnsl_plugin import registry
 from snnsl_plugin.core.layer import Distribution, Layer, State
 from snnsl_plugin.core.update import Update
 from snnsl_plugin.errors import BadOption, did_you_mean
+
+#: what may stand beside a rule in its file
+_BESIDE = ("initial", "effective", "after_step_", "drift_", "evaluated", "penalty", "learner")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Rule:
         effective: `effective(weight, state) -> weight`, or None: the weight itself.
         after_step_: `after_step_(weight, state)` in place, or None.
         drift_: `drift_(weight, state, lr)` in place, once after a step of the optimizer, or None.
+        evaluated: `evaluated(weight, state) -> weight` in eval mode, or None: what is effective.
+        penalty: `penalty(layers, progress) -> scalar` that the scores pay, or None: nothing.
+        learner: `learner(scores) -> optimizer` of the tensors "score" in the states, or None: there are none.
         every: how often the source updates, a duration.
         needs: the statistics that the rule itself asks layers for.
         check_layers: `check_layers(layers)` refuses, before anything is trained, layers that it cannot prune, or None.
@@ -41,6 +48,9 @@ class Rule:
     effective: Callable[[Tensor, State], Tensor] | None
     after_step_: Callable[[Tensor, State], None] | None
     drift_: Callable[[Tensor, State, float], None] | None
+    evaluated: Callable[[Tensor, State], Tensor] | None
+    penalty: Callable[[Sequence[Layer], float], Tensor] | None
+    learner: Callable[[Sequence[Tensor]], Optimizer] | None
     every: str
     needs: frozenset[str]
     check_layers: Callable[[Sequence[Layer]], None] | None
@@ -89,20 +99,21 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
             )
         chosen[option] = _told(value, counted) if kind == "distributions" and value is not None else value
     file = sys.modules[function.__module__]
-    check, drift_ = getattr(file, "check", None), getattr(file, "drift_", None)
-    if check:
+    if check := getattr(file, "check", None):
         check(**_own(check, chosen))
+
+    def beside(word: str) -> Any:
+        found = getattr(file, word, None)
+        return partial(found, **own) if found and (own := _own(found, chosen)) else found
+
     return Rule(
         name,
         partial(function, **chosen),
         chosen,
-        getattr(file, "initial", None),
-        getattr(file, "effective", None),
-        getattr(file, "after_step_", None),
-        partial(drift_, **_own(drift_, chosen)) if drift_ else None,
-        getattr(file, "EVERY", "100it"),
-        frozenset(getattr(file, "NEEDS", ())),
-        getattr(file, "check_layers", None),
+        every=getattr(file, "EVERY", "100it"),
+        needs=frozenset(getattr(file, "NEEDS", ())),
+        check_layers=getattr(file, "check_layers", None),
+        **{word: beside(word) for word in _BESIDE},
     )
 
 

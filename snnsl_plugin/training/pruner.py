@@ -17,7 +17,7 @@ from snnsl_plugin.core import masks as mask_functions
 from snnsl_plugin.core.layer import Layer, State
 from snnsl_plugin.core.rules.drop_grow import after_step_ as drop_dead_
 from snnsl_plugin.core.rules.drop_grow import budget
-from snnsl_plugin.core.update import random_states, update
+from snnsl_plugin.core.update import Change, random_states, update
 from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.training import newborn
 from snnsl_plugin.training.budget import Budget
@@ -26,6 +26,7 @@ from snnsl_plugin.training.living import Living
 from snnsl_plugin.training.mounting import mount_, unmount_
 from snnsl_plugin.training.options import bind_rule
 from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
+from snnsl_plugin.training.scores import Scores
 from snnsl_plugin.training.seeds import generator
 from snnsl_plugin.training.statistics import Statistics, check_trainable, needed
 from snnsl_plugin.training.steering import least_density, steering
@@ -147,6 +148,9 @@ class DynamicPruner:
             budget.check(model, sum(weight.numel() for weight in self._weights.values()), paths=paths)
         check_budget(self._rule, self._layers())
         self._start_sparse()
+        # What a rule learns beside the weights; None where it learns nothing.
+        learned = {name: self._states[name] for name in self._generators}
+        self._scores = Scores(model, self._rule, self._weights, learned) if self._rule.learner else None
         self._mount()
         self._living = Living(model, optimizer) if paths else None
         self._statistics.start()
@@ -175,6 +179,18 @@ class DynamicPruner:
         if self._rule.effective:
             return {}
         return {self._weights[name]: state["mask"] for name, state in self._states.items()}
+
+    @property
+    def neuron_masks(self) -> dict[str, Tensor]:
+        """Which neurons are there, bool, (C, ...), by name of the neuron layer; empty for a rule that masks none."""
+        return self._scores.neuron_masks if self._scores else {}
+
+    def score_optimizer(self) -> Optimizer | None:
+        """For a loop that scales its loss: what `scaler.unscale_` is to be called with too, after each backward pass.
+
+        None for a rule that learns nothing beside the weights, and once its scores stay.
+        """
+        return self._scores.optimizer() if self._scores else None
 
     @property
     def prunable(self) -> list[str]:
@@ -221,6 +237,8 @@ class DynamicPruner:
             Diverged: scores are NaN.
         """
         self.step_number += 1
+        if self._scores:
+            self._scores.step_(self._when.progress(self.step_number), applied=applied)
         if applied:
             self._drift()
         self._after_step()
@@ -243,6 +261,8 @@ class DynamicPruner:
         self._statistics.close()
         if self._living:
             self._living.close()
+        if self._scores:
+            self._scores.finish()
         self._unmount()
 
     def state_dict(self) -> dict[str, Any]:
@@ -262,6 +282,7 @@ class DynamicPruner:
             "event_step": self._event_step,
             "postponed": self._postponed,
             "states": self._states,
+            "scores": self._scores.state_dict() if self._scores else {},
             "generators": {name: stream.get_state() for name, stream in self._generators.items()},
             "statistics": self._statistics.state_dict(),
             "dead": self._living.dead if self._living else {},
@@ -288,6 +309,8 @@ class DynamicPruner:
         self._since_event = {word: Counter(counts) for word, counts in state["since_event"].items()}
         self._event_step, self._postponed = state["event_step"], state["postponed"]
         self._set(state["states"])
+        if self._scores:
+            self._scores.load_state_dict(state["scores"])
         for name, stream in self._generators.items():
             stream.set_state(state["generators"][name].cpu())
         if self._steering:
@@ -319,6 +342,8 @@ class DynamicPruner:
         return {"mask": torch.ones_like(weight, dtype=torch.bool)}
 
     def _mask(self, name: str) -> Tensor:
+        if self._rule.evaluated and name in self._generators:
+            return self._rule.evaluated(self._weights[name].detach(), self._states[name]) != 0
         if self._rule.effective and name in self._generators:
             # Between two updates theta moves on, and what it makes of the weight is the truth.
             return self._effective(name).detach() != 0
@@ -329,7 +354,7 @@ class DynamicPruner:
     def _mount(self) -> None:
         if self._rule.effective:
             for name in self.prunable:
-                mount_(self._modules[name], self._rule.effective, self._states[name])
+                mount_(self._modules[name], self._rule.effective, self._states[name], self._rule.evaluated)
 
     def _effective(self, name: str) -> Tensor:
         return self._modules[name].weight
@@ -338,6 +363,7 @@ class DynamicPruner:
         for module in self._modules.values():
             unmount_(module)
 
+    @torch.no_grad()
     def _set(self, states: dict[str, State]) -> None:
         # Copied into the tensors in place, because mounted parametrizations hold them.
         for name, state in states.items():
@@ -377,6 +403,8 @@ class DynamicPruner:
         progress = self._when.progress(self.step_number)
         change = update(self._rule.update, self._layers(self._statistics.all()), progress)
         self._set(change.states)
+        if self._scores:
+            self._scores.update_(progress)
         for name, was in before.items():
             now, weight = self._states[name]["mask"], self._weights[name]
             newborn.forget_(self._optimizer, weight, mask_functions.grown(was, now), was & now, self._newborn_v)
@@ -394,7 +422,7 @@ class DynamicPruner:
             step=self.step_number,
             progress=progress,
             density=self.density,
-            layers={name: kept / self._weights[name].numel() for name, kept in change.kept.items()},
+            layers={name: kept / self._weights[name].numel() for name, kept in self._kept(change).items()},
             connections=sum(int(mask.count_nonzero()) for mask in live.values()),
             born={name: self._since_event["born"][name] for name in self._modules},
             dropped={name: self._since_event["dropped"][name] for name in self._modules},
@@ -405,7 +433,13 @@ class DynamicPruner:
         self._statistics.clear()
         return event
 
+    def _kept(self, change: Change) -> dict[str, int]:
+        # Until scores settle a mask is no fact yet, only what the network would be evaluated with now.
+        return {name: int(self._mask(name).count_nonzero()) for name in self._modules} if self._scores else change.kept
+
     def _trace(self) -> dict[str, Tensor]:
+        if self._living and self._scores and not self._scores.settled:
+            return self._living.paths(self.masks).live
         live = self._living.update_(self.masks, self.step_number).live if self._living else self.masks
         self._after_step()
         return live

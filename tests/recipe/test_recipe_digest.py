@@ -38,6 +38,7 @@ PINNED = {
     "pruners/snnsl.sca": "1ebc38a22d3db149",
     "pruners/snnsl.set": "26db4bee10f75041",
     "pruners/snnsl.stds": "7759b8bae88c8e4f",
+    "pruners/snnsl.upr": "ba61f3d4f31da46d",
     "pruners/torch_pruning.fpgm": "628f9ce94a48fbbc",
     "pruners/torch_pruning.lamp": "a7a6057ec362606b",
     "pruners/torch_pruning.magnitude": "bd2dd03d6d5fbbd6",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnsl_plugin.anatomy import reset_
+from snnsl_plugin.anatomy import own_hooks, reset_
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.duration import steps
 from snnsl_plugin.training.guides._lesson import Lesson, Softening
@@ -87,10 +87,8 @@ def _copy(model: nn.Module) -> nn.Module:
     hooks = [(m, m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
     try:
         for module, _, _ in hooks:
-            module._forward_hooks, module._forward_pre_hooks = (
-                type(module._forward_hooks)(),
-                type(module._forward_pre_hooks)(),
-            )
+            module._forward_hooks = own_hooks(module._forward_hooks)
+            module._forward_pre_hooks = own_hooks(module._forward_pre_hooks)
         return copy.deepcopy(model)
     finally:
         for module, forward, before in hooks:
