@@ -93,7 +93,7 @@ def train(
             system_metrics(run_dir, made.how.device)  # the processor's use is counted from here
         for event in training:
             if ranks.leads:
-                _write(journal, event, run_dir, made.how.device)
+                _write(journal, event, run_dir, made)
             if isinstance(event, Epoch):
                 saved["epoch"], saved["wall"] = event.epoch, time.perf_counter() - began
                 saved["seconds"].append(event.seconds)
@@ -326,7 +326,7 @@ def _sizes(model: nn.Module) -> dict[str, int]:
     return {name: layer.weight.numel() for name, layer in weight_layers(model).items()}
 
 
-def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Path, device: str) -> None:
+def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Path, made: Assembled) -> None:
     if isinstance(event, Epoch):
         metrics = {
             "loss/train": event.loss,
@@ -339,7 +339,9 @@ def _write(journal: Journal | data_parallel.Unwritten, event: Event, run_dir: Pa
         }
         metrics |= {f"rate/{name}": rate for name, rate in event.rates.items()}
         metrics |= {f"silent/{name}": share for name, share in event.silent.items()}
-        metrics |= system_metrics(run_dir, device)
+        for care in made.health:
+            metrics |= care.report()
+        metrics |= system_metrics(run_dir, made.how.device)
         journal.write("epoch", event.step, metrics, epoch=event.epoch)
     elif isinstance(event, MaskUpdate):
         metrics = {"density": event.density, "connections": float(event.connections)}

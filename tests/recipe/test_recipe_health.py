@@ -20,7 +20,7 @@ SMALL = [
 ]  # fmt: skip
 ALL = (
     "health=[{name: rate_band, low: 0.05, weight: 1.0}, synops_loss, {name: wide_surrogate, until: 50%}, bn_momentum, "
-    "rescale]"
+    "rescale, {name: revival, every: 10it, until: 100%}]"
 )
 
 
@@ -51,6 +51,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit_and_logs_the_silent_share(tm
     epochs = [line["metrics"] for line in lines(tmp_path / "whole") if line["event"] == "epoch"]
     shares = [value for epoch in epochs for key, value in epoch.items() if key.startswith("silent/")]
     assert len(shares) >= 4 * 2
+    assert any(key.startswith("revived/") for key in epochs[-1])
     assert all(0.0 <= share <= 1.0 for share in shares)
 
 

@@ -32,6 +32,10 @@ class Care:
     def after_update(self, step: int) -> None:
         """Is told that masks have changed after a step."""
 
+    def report(self) -> dict[str, float]:
+        """What the journal is to show after an epoch, by name."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: plain data and tensors."""
         return {}
