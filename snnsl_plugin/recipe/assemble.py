@@ -21,7 +21,7 @@ from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.datasets._splits import Splits
 from snnsl_plugin.errors import BadCheckpoint, BadOption
-from snnsl_plugin.recipe import folder
+from snnsl_plugin.recipe import folder, learning_rate
 from snnsl_plugin.recipe.nni_pruner import driven
 from snnsl_plugin.recipe.nni_types import NniPruning
 from snnsl_plugin.recipe.options import Choice, build
@@ -136,7 +136,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
     how = Training(
         epochs=recipe.train.epochs,
         seed=recipe.seed,
-        lr_schedule=recipe.train.lr_schedule,
+        lr_schedule=learning_rate.course(recipe.train.lr_schedule, **known),
         clip=recipe.train.clip,
         amp=recipe.train.amp,
         label_smoothing=recipe.train.label_smoothing,

@@ -11,6 +11,7 @@ from snnsl_plugin import registry
 from snnsl_plugin.recipe.budget_types import AnyBudget
 from snnsl_plugin.recipe.compare_types import Compare
 from snnsl_plugin.recipe.durations import Duration, in_order
+from snnsl_plugin.recipe.learning_rate import LearningRate
 from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
 from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, problem, union
 from snnsl_plugin.recipe.schedule_ends import ends
@@ -87,8 +88,8 @@ class Train(Block):
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     optimizer: Optimizer
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
-    """Whether the learning rate stays, or falls to 0 along half a cosine over all steps."""
+    lr_schedule: LearningRate = "cosine"
+    """Whether the learning rate stays (`constant`), falls to 0 along half a `cosine`, or starts again (`restart`)."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient of the live weights; none where omitted."""
     amp: bool = False

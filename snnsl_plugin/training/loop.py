@@ -15,20 +15,17 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from snnsl_plugin.anatomy import reset_
-from snnsl_plugin.core.schedules.constant import constant
-from snnsl_plugin.core.schedules.cosine import cosine
-from snnsl_plugin.errors import BadOption, Diverged
+from snnsl_plugin.errors import Diverged
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.training.clipping import clip_
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate, Step
 from snnsl_plugin.training.health._care import Care
+from snnsl_plugin.training.learning_rate import Restart, learning_rate
 from snnsl_plugin.training.losses import LossName, label_loss
 from snnsl_plugin.training.ranks import ALONE, Ranks
 from snnsl_plugin.training.replicas import check_reached, check_same, copy_buffers_, replicated, shared
 from snnsl_plugin.training.seeds import derived, generator
-
-LEARNING_RATES = {"constant": constant(value=1.0), "cosine": cosine(first=1.0, last=0.0)}
 
 
 class Batches(Protocol):
@@ -89,7 +86,7 @@ class Training:
         epochs: passes over the training part, >= 1.
         seed: of batch order, augmentation and random encoders; each epoch has its own stream, so a resumed run needs
             no generator state.
-        lr_schedule: `cosine` to 0 over all steps, or `constant`.
+        lr_schedule: `cosine` to 0 over all steps, `constant`, or a `Restart`.
         clip: largest gradient norm, dead gradients not counted; None for no clipping.
         amp: automatic mixed precision: bfloat16 on a CPU, float16 with loss scaling on a GPU.
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -100,7 +97,7 @@ class Training:
 
     epochs: int
     seed: int = 0
-    lr_schedule: str = "cosine"
+    lr_schedule: str | Restart = "cosine"
     clip: float | None = None
     amp: bool = False
     label_smoothing: float = 0.0
@@ -151,10 +148,9 @@ def fit(
         BadOption: an unknown learning rate schedule; several ranks, and batches or a network that they cannot share.
         Diverged: the loss is not finite.
     """
-    if how.lr_schedule not in LEARNING_RATES:
-        raise BadOption(f"lr_schedule={how.lr_schedule!r}: choose one of {', '.join(LEARNING_RATES)}")
+    total = how.epochs * len(train)
+    schedule = learning_rate(how.lr_schedule, total_steps=total, steps_per_epoch=len(train))
     scaler = scaler or scaler_for(how)
-    schedule, total = LEARNING_RATES[how.lr_schedule], how.epochs * len(train)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     regularizer = pruner if isinstance(pruner, Regularizer) else None

@@ -30,7 +30,8 @@ from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.metrics.paths import live_paths
 from snnsl_plugin.recipe import assemble, digest
 from snnsl_plugin.recipe.load import load
-from snnsl_plugin.training.loop import LEARNING_RATES, batches
+from snnsl_plugin.training.learning_rate import LEARNING_RATES
+from snnsl_plugin.training.loop import batches
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.seeds import derived, generator
 
