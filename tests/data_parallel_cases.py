@@ -29,7 +29,7 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "virtual", "self", "sparse")
+CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse")
 
 RECIPE = (
     "train.epochs=3",
@@ -107,13 +107,18 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
         pruner = DynamicPruner(model, optimizer, "dpap", pressure=4.0, **how | {"every": "1it"})
     elif case == "upr":
         pruner = DynamicPruner(model, optimizer, "upr", price=1e-5, score_lr=1e-2, **how | {"until": "80%"})
+    elif case == "lth":
+        how |= {"start": "2it", "every": "5it", "until": "17it", "early_time": 0.6}
+        pruner = DynamicPruner(model, optimizer, "lth", density=schedules.geometric(first=1.0, last=0.4), **how)
     else:
         pruner = DynamicPruner(
             model, optimizer, growth="gradient", distribution="uniform", swap=schedules.constant(value=0.3),
             criterion="fisher" if case == "fisher" else "spike_saliency",
             density=schedules.linear(first=0.9, last=0.3), **how,
         )  # fmt: skip
-    part = Loader(Pictures(), BATCH, shuffle=True, encoder=lambda x: x.unsqueeze(0).repeat(3, 1, 1, 1, 1))
+    part = Loader(
+        Pictures(), BATCH, shuffle=True, encoder=lambda x: x.unsqueeze(0).repeat(5 if case == "lth" else 3, 1, 1, 1, 1)
+    )
     training = Training(epochs=EPOCHS, seed=3, clip=1.0)
     seen: dict[str, Any] = {"losses": [], "accuracies": []}
     for event in fit(model, part, part, optimizer, training, pruner=pruner, distiller=_taught(case), ranks=ranks):

@@ -69,6 +69,7 @@ class DrivenDynamic(DrivenPruner):
             rule=rule,
             **options,
         )
+        self._nni.total_steps = total_steps
         self._host(self._nni)
         self._begin_if_due()
 
@@ -85,6 +86,10 @@ class DrivenDynamic(DrivenPruner):
     def by_parameter(self) -> dict[nn.Parameter, Tensor]:
         """The masks by the parameter that the optimizer sees: here dead weights have gradients."""
         return self._dynamic.by_parameter()
+
+    def round_position(self, step: int) -> float | None:
+        """Where the learning rate stands after a step, as `DynamicPruner` says it."""
+        return self._dynamic.round_position(step)
 
     def planned_density(self, step: int) -> float | None:
         """The density over all layers asked for after a step; None where it is an outcome."""

@@ -146,6 +146,8 @@ class SpikingDynamicPruner(ScheduledPruner):
             raise
         self._update_sparse_goals_by_ratio(1.0)  # binding the rule has moved them
         self.total_times, self._start = total_times, start_step
+        #: optimizer steps of the whole training, where they are known; `compress()` is told them
+        self.total_steps: int | None = None
         #: the pruner of any training loop that does the work; None before `compress()`
         self.dynamic: HostedPruner | None = None
         #: what the last update of the masks changed
@@ -175,6 +177,7 @@ class SpikingDynamicPruner(ScheduledPruner):
             MissingStatistic: the rule asks for what was not recorded.
         """
         self._check_duration(max_steps, max_epochs)
+        self.total_steps = max_steps
         with clean_end(self.evaluator, self.fused_compressors):
             return super().compress(max_steps, max_epochs)
 
@@ -248,6 +251,7 @@ class SpikingDynamicPruner(ScheduledPruner):
             every=f"{self.interval_steps}it",
             start=f"{self._start}it",
             until=f"{self._last_update}it",
+            total_steps=self.total_steps,
             **self._kept_options,
             **self._options,
         )

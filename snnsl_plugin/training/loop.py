@@ -68,6 +68,14 @@ class Learner(Protocol):
         """Whose gradients are scaled with the loss too; None where there is none now."""
 
 
+@runtime_checkable
+class Restarting(Protocol):
+    """A pruner that may train a network over and over."""
+
+    def round_position(self, step: int) -> float | None:
+        """Where the learning rate stands after a step, in [0, 1]; None where that is the share of the training."""
+
+
 class Loss(Protocol):
     """What `fit` asks of a distiller: a `ReverseDistiller`, or one that a host has patched."""
 
@@ -86,7 +94,8 @@ class Training:
         epochs: passes over the training part, >= 1.
         seed: of batch order, augmentation and random encoders; each epoch has its own stream, so a resumed run needs
             no generator state.
-        lr_schedule: `cosine` to 0 over all steps, `constant`, or a `Restart`.
+        lr_schedule: `cosine` to 0 over all steps, `constant`, or a `Restart`. Where the pruner rewinds the network,
+            each round follows it, from the step rewound to.
         clip: largest gradient norm, dead gradients not counted; None for no clipping.
         amp: automatic mixed precision: bfloat16 on a CPU, float16 with loss scaling on a GPU.
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -154,6 +163,7 @@ def fit(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     regularizer = pruner if isinstance(pruner, Regularizer) else None
+    rounds = pruner if isinstance(pruner, Restarting) else None
     replica = replicated(model, ranks)
     own_stream = ("rank", ranks.rank) if ranks.rank else ()
     step = epochs_done * len(train)
@@ -165,8 +175,9 @@ def fit(
         began, losses, right, seen = time.perf_counter(), 0.0, 0.0, 0.0
         for x, target, weight in shared(train, generator(how.seed, "order", epoch), ranks):
             x, target = x.to(how.device), target.to(how.device)
+            position = rounds.round_position(step) if rounds else None
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step / total)
+                group["lr"] = group["initial_lr"] * schedule(step / total if position is None else position)
             reset_(model)
             for care in health:
                 care.before_step(step + 1)

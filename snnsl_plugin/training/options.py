@@ -39,6 +39,7 @@ class Rule:
         every: how often the source updates, a duration.
         needs: the statistics that the rule itself asks layers for.
         check_layers: `check_layers(layers)` refuses, before anything is trained, layers that it cannot prune, or None.
+        rewinds: whether the network goes back to an early state after each update.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Rule:
     every: str
     needs: frozenset[str]
     check_layers: Callable[[Sequence[Layer]], None] | None
+    rewinds: bool
 
     def functions(self, *kinds: str) -> list[Callable[..., Any]]:
         """The chosen functions of some kinds, e.g. all criteria and growths."""
@@ -113,6 +115,7 @@ def bind_rule(name: str, options: dict[str, Any], *, counted: Callable[[dict[str
         every=getattr(file, "EVERY", "100it"),
         needs=frozenset(getattr(file, "NEEDS", ())),
         check_layers=getattr(file, "check_layers", None),
+        rewinds=getattr(file, "REWINDS", False),
         **{word: beside(word) for word in _BESIDE},
     )
 

@@ -26,6 +26,8 @@ from snnsl_plugin.training.living import Living
 from snnsl_plugin.training.mounting import mount_, unmount_
 from snnsl_plugin.training.options import bind_rule
 from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
+from snnsl_plugin.training.rewinding import Rewinding
+from snnsl_plugin.training.rounds import Rounds
 from snnsl_plugin.training.scores import Scores
 from snnsl_plugin.training.seeds import generator
 from snnsl_plugin.training.statistics import Statistics, check_trainable, needed
@@ -104,7 +106,7 @@ class DynamicPruner:
         self._model, self._optimizer = model, optimizer
         self._asked: dict[str, int] = {}
         self._rule = bind_rule(rule, options, counted=self._asked.update)
-        self._when = Timetable.of(
+        self._when = (Rounds if self._rule.rewinds else Timetable).of(
             start=start,
             until=until,
             every=every or self._rule.every,
@@ -151,6 +153,12 @@ class DynamicPruner:
         # What a rule learns beside the weights; None where it learns nothing.
         learned = {name: self._states[name] for name in self._generators}
         self._scores = Scores(model, self._rule, self._weights, learned) if self._rule.learner else None
+        early_time = self._rule.chosen.get("early_time")
+        self._rewinding = (
+            Rewinding(model, optimizer, self._when, total_steps=total_steps, early_time=early_time)
+            if isinstance(self._when, Rounds)
+            else None
+        )
         self._mount()
         self._living = Living(model, optimizer) if paths else None
         self._statistics.start()
@@ -212,6 +220,14 @@ class DynamicPruner:
         """The density asked for after a step, in (0, 1]; None for a rule whose density is an outcome."""
         return density_at(self._rule, self._when, step)
 
+    def round_position(self, step: int) -> float | None:
+        """Where a learning-rate schedule should stand after a step, in [0, 1], for a rule that rewinds; else None.
+
+        It is the share of the round that has passed, which counts from the beginning of the training to `start`, and on
+        from the rewind. For other rules a schedule follows the share of the whole training.
+        """
+        return self._rewinding.position(step) if self._rewinding else None
+
     def planned_counts(self) -> dict[str, int]:
         """Weights to keep per layer at the end, as the distribution shares them now; empty where it is no input.
 
@@ -242,6 +258,8 @@ class DynamicPruner:
         if applied:
             self._drift()
         self._after_step()
+        if self._rewinding:
+            self._rewinding.after_step(self.step_number)
         event = None
         if not applied:
             self._postponed = self._postponed or self._due(self.step_number)
@@ -259,8 +277,9 @@ class DynamicPruner:
     def finish(self) -> None:
         """Ends structure learning: hooks go, and effective weights become the weights. Zeros stay zeros."""
         self._statistics.close()
-        if self._living:
-            self._living.close()
+        for each in (self._living, self._rewinding):
+            if each:
+                each.close()
         if self._scores:
             self._scores.finish()
         self._unmount()
@@ -285,6 +304,7 @@ class DynamicPruner:
             "scores": self._scores.state_dict() if self._scores else {},
             "generators": {name: stream.get_state() for name, stream in self._generators.items()},
             "statistics": self._statistics.state_dict(),
+            "rewinding": self._rewinding.state_dict() if self._rewinding else {},
             "dead": self._living.dead if self._living else {},
             "example": self._living.example if self._living else None,
             "steering": self._steering.state_dict() if self._steering else {},
@@ -316,6 +336,8 @@ class DynamicPruner:
         if self._steering:
             self._steering.load_state_dict(state["steering"])
         self._statistics.load_state_dict(state["statistics"])
+        if self._rewinding:
+            self._rewinding.load_state_dict(state["rewinding"], self.step_number)
         if self._living and state["example"] is not None:
             device = next(iter(self._weights.values())).device
             self._living.example = state["example"].to(device)
@@ -402,6 +424,8 @@ class DynamicPruner:
         before = {name: self._states[name]["mask"].clone() for name in self._generators} if hard else {}
         progress = self._when.progress(self.step_number)
         change = update(self._rule.update, self._layers(self._statistics.all()), progress)
+        if self._rewinding:
+            self._rewinding.after_update_(progress)
         self._set(change.states)
         if self._scores:
             self._scores.update_(progress)

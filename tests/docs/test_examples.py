@@ -119,7 +119,20 @@ def test_the_known_methods_differ_as_their_papers_do(tmp_path):
         path = tmp_path / f"{block.marks[1]}.yaml"
         path.write_text("extends: digits\n" + block.text)
         shown[block.marks[1]] = load(path).pruning
-    assert list(shown) == ["gmp", "set", "rigl", "granet", "ndsnn", "stds", "dpf", "grad_r", "dpap", "sca", "upr"]
+    assert list(shown) == [
+        "gmp",
+        "set",
+        "rigl",
+        "granet",
+        "ndsnn",
+        "stds",
+        "dpf",
+        "grad_r",
+        "dpap",
+        "sca",
+        "upr",
+        "lth",
+    ]
     assert shown["gmp"].swap is None
     assert shown["set"].growth.name == "random"
     assert shown["rigl"].growth.name == "gradient"

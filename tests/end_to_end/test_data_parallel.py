@@ -127,7 +127,7 @@ def test_masks_weights_and_buffers_are_the_same_bit_by_bit_on_all_ranks(seen, ca
     assert one.keys() == other.keys()
     assert of(one, "state")
     updates = {name.split("/")[1] for name in of(one, "mask")}
-    assert len(updates) >= 7
+    assert len(updates) >= (4 if case == "lth" else 7)  # a rewind between two rounds takes its time
     for word in ("mask", "state", "spikes"):
         assert all(torch.equal(value, other[name]) for name, value in of(one, word).items())
     assert of(one, "rate") == of(other, "rate")

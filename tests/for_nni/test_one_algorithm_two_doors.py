@@ -16,6 +16,7 @@ from torch import nn
 from snnsl_plugin import registry
 from snnsl_plugin.anatomy import reset_, weight_name
 from snnsl_plugin.core import schedules
+from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import SpikingDynamicPruner
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
@@ -39,10 +40,11 @@ def loss_of(model, step):
     return cross_entropy(model(x), y)
 
 
-def in_a_loop(optimizer, **options):
+def in_a_loop(optimizer, *, start=0, **options):
     model = conv_net()
     made = OPTIMIZERS[optimizer](model.parameters())
-    pruner = DynamicPruner(model, made, every=f"{EVERY}it", until=f"{EVERY * TIMES}it", **options)
+    when = {"start": f"{start}it", "every": f"{EVERY}it", "until": f"{start + EVERY * TIMES}it"}
+    pruner = DynamicPruner(model, made, total_steps=STEPS, **when, **options)
     history = []
     for step in range(STEPS):
         loss_of(model, step).backward()
@@ -54,7 +56,7 @@ def in_a_loop(optimizer, **options):
     return model, history, pruner
 
 
-def in_nni(optimizer, *, ratio=0.8, around=None, config=None, **options):
+def in_nni(optimizer, *, ratio=0.8, around=None, config=None, start=0, **options):
     """The same training under NNI; the masks after each update, read from NNI's own buffers."""
     model = conv_net()
     history = []
@@ -63,8 +65,8 @@ def in_nni(optimizer, *, ratio=0.8, around=None, config=None, **options):
         for step in range(max_steps):
             training_step(step, model).backward()
             optimizer.step()
-            update = step + 1
-            if update % EVERY == 0 and update <= EVERY * TIMES:
+            update = step + 1 - start
+            if update >= 0 and update % EVERY == 0 and update <= EVERY * TIMES:
                 history.append({weight_name(n): m["weight"].bool() for n, m in pruner.get_masks().items()})
             optimizer.zero_grad()
 
@@ -76,7 +78,7 @@ def in_nni(optimizer, *, ratio=0.8, around=None, config=None, **options):
     evaluator = TorchEvaluator(train, traced, training_step)
     entry = {"op_types": ["Conv2d", "Linear"]} | ({} if ratio is None else {"sparse_ratio": ratio})
     pruner = SpikingDynamicPruner(
-        model, config or [entry], evaluator, interval_steps=EVERY, total_times=TIMES, **options
+        model, config or [entry], evaluator, interval_steps=EVERY, total_times=TIMES, start_step=start, **options
     )
     head = around(pruner, interval_steps=EVERY, total_times=TIMES) if around else pruner
     _, masks = head.compress(max_steps=STEPS, max_epochs=None)
@@ -135,6 +137,25 @@ def test_masks_and_weights_are_equal_bit_by_bit(rule, distribution, optimizer):
     assert_equal_bit_by_bit((model, history, pruner), (host, nni_history, theirs_pruner.dynamic))
 
 
+def test_rounds_that_rewind_and_see_fewer_steps_are_alike(monkeypatch):
+    def longer(seed):
+        x, y = networks.batch(seed)
+        return x.repeat(2, 1, 1, 1, 1), y
+
+    monkeypatch.setattr(sys.modules[__name__], "batch", longer)
+    common = {"rule": "lth", "start": 2, "early_time": 0.6}
+    loop = in_a_loop("adam", density=schedules.geometric(first=1.0, last=0.343), **common)
+    *host, theirs, _ = in_nni("adam", ratio=0.657, schedule={"name": "geometric", "ratio": 0.343}, **common)
+    assert_equal_bit_by_bit(loop, (*host, theirs.dynamic))
+    assert [loop[2].round_position(step) for step in (0, 4, 5, 19, 20, 21)] == [0, 4 / 5, 2 / 5, 4 / 5, 2 / 4, 3 / 4]
+    assert [theirs.dynamic.round_position(step) for step in (4, 19, 21)] == [4 / 5, 4 / 5, 3 / 4]
+
+
+def test_a_training_that_ends_with_the_last_rewind_is_refused():
+    with pytest.raises(BadOption, match="where the training ends, and the network is rewound there"):
+        in_nni("adam", rule="lth", start=STEPS - EVERY * TIMES)
+
+
 @pytest.mark.parametrize("criterion", registry.names("criteria"))
 @pytest.mark.parametrize("growth", registry.names("growth"))
 def test_every_criterion_and_growth_is_recorded_alike(criterion, growth, monkeypatch):
@@ -150,7 +171,9 @@ def test_every_criterion_and_growth_is_recorded_alike(criterion, growth, monkeyp
 
 @pytest.mark.parametrize("schedule", [name for name in registry.names("schedules") if name != "constant"])
 def test_every_schedule_is_found_by_name(schedule):
-    density = registry.get("schedules", schedule)(first=1.0, last=0.2)
+    # A share of a goal begins at 0, and has no ratio of its ends.
+    ratio = {"ratio": 0.05} if "ratio" in registry.options("schedules", schedule) else {}
+    density = registry.get("schedules", schedule)(first=1.0, last=0.2, **ratio)
     loop = in_a_loop("sgd", density=density, distribution="uniform")
     model, history, pruner, _ = in_nni("sgd", schedule=schedule, distribution="uniform", swap=None)
     assert_equal_bit_by_bit(loop, (model, history, pruner.dynamic))
