@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,11 +91,11 @@ def live_paths(
     kept = connection_masks(model, masks)
     device = next(iter(kept.values())).device
     generator = torch.Generator(device).manual_seed(_SEED)
-    probe = _Probe(kept, generator)
+    probe = _Paths(kept, generator)
     # The parameters' own type, so that whatever runs as it is meets the type that it expects.
     dtype = next(iter(synaptic_layers(model).values())).weight.dtype
     x = drawn_where(torch.ones(example.shape, dtype=dtype, device=device), generator)
-    with torch.enable_grad(), evaluating(model), _replaced(model, probe, identities):
+    with torch.enable_grad(), evaluating(model), replaced(model, probe, identities):
         with AveragePooling():
             out = model(x)
         outputs = tuple(out.values()) if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else (out,)
@@ -110,7 +110,14 @@ def live_paths(
     return probe.paths
 
 
-class _Probe:
+class Probe(Protocol):
+    """What runs in place of a synaptic layer."""
+
+    def forward_of(self, name: str, layer: Synapses) -> Callable[[Tensor], Tensor]:
+        """What is called with the layer's input; `name` is that of its weight."""
+
+
+class _Paths:
     """Runs each synaptic layer on its mask and notes what reaches it, from both sides."""
 
     def __init__(self, kept: dict[str, Tensor], generator: torch.Generator) -> None:
@@ -141,7 +148,7 @@ class _Probe:
             self.leaves.append(weight)
             with torch.no_grad():
                 paths.forward[name] |= kept & _touched(layer, x, kept)
-            out = reach(_apply(layer, x, weight), self.generator)
+            out = reach(applied(layer, x, weight), self.generator)
             paths.dead_rows[name].logical_and_(~any_per_channel(out, channel))
             if out.requires_grad:
                 out.register_hook(note_useful)  # type: ignore[no-untyped-call]
@@ -150,7 +157,7 @@ class _Probe:
         return forward
 
 
-def _apply(layer: Synapses, x: Tensor, weight: Tensor) -> Tensor:
+def applied(layer: Synapses, x: Tensor, weight: Tensor) -> Tensor:
     """The layer with another weight and no bias; leading axes beyond the batch (the time axis) are folded into it."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight)
@@ -171,7 +178,7 @@ def _touched(layer: Synapses, x: Tensor, kept: Tensor) -> Tensor:
     with torch.enable_grad():
         # One row a group stands for all its rows: which inputs a weight meets does not depend on its output channel.
         row = torch.ones((layer.groups, *kept.shape[1:]), dtype=x.dtype, device=x.device, requires_grad=True)
-        (gradient,) = torch.autograd.grad(_apply(layer, present, row).sum(), row)
+        (gradient,) = torch.autograd.grad(applied(layer, present, row).sum(), row)
     return (gradient != 0).repeat_interleave(kept.shape[0] // layer.groups, 0)
 
 
@@ -192,7 +199,7 @@ def pass_on(x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @contextmanager
-def _replaced(model: nn.Module, probe: _Probe, identities: Sequence[type[nn.Module]]) -> Iterator[None]:
+def replaced(model: nn.Module, probe: Probe, identities: Sequence[type[nn.Module]]) -> Iterator[None]:
     """Puts the probe's forwards in, hooks aside and states at their start; puts everything back at the end.
 
     Forward hooks could replace outputs, but only after the module ran: a PSN refuses another number of steps, a neuron

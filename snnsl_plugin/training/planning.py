@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
@@ -32,8 +32,9 @@ def counts_at_end(rule: Rule, layers: Sequence[Layer], scores: dict[str, Tensor]
     return counts
 
 
-def check_budget(rule: Rule, layers: Sequence[Layer]) -> None:
-    """Refuses layers that the rule cannot prune, and a last density that cannot be met or leaves a layer nothing.
+def check_budget(rule: Rule, layers: Sequence[Layer], may_vanish: Collection[str] = ()) -> None:
+    """Refuses layers that the rule cannot prune, and a last density that cannot be met or leaves a layer nothing that
+    may not vanish.
 
     Raises:
         BadOption: with the layer and its size.
@@ -45,7 +46,7 @@ def check_budget(rule: Rule, layers: Sequence[Layer]) -> None:
     except KeyError:
         return  # it ranks scores, and there are none before training
     for layer in layers:
-        if counts.get(layer.name) == 0:
+        if counts.get(layer.name) == 0 and layer.name not in may_vanish:
             raise BadOption(
                 f"at density {rule.chosen['density'](1.0):.4g} layer {layer.name!r} would keep none of its "
                 f"{layer.weight.numel()} weights, so nothing could pass it: raise the last density, or exclude this "

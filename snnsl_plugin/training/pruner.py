@@ -61,6 +61,8 @@ class DynamicPruner:
         paths: whether live connections are found at each update, and channels without input silenced.
         budget: what the network may cost in the end: the last density then moves until that is what is measured, and
             masks are corrected after `until` too, as often as before and only as far as needed.
+        vanish: patterns of layers that may lose all they have, as those of a residual branch; needs `paths`.
+        first: scores of the connections that a sparse start takes, by layer name; random ones where omitted.
         **options: of the rule, e.g. `density`, `criterion`, `growth`, `distribution`, `swap`; functions or their names.
 
     Raises:
@@ -101,6 +103,8 @@ class DynamicPruner:
         seed: int = 0,
         paths: bool = True,
         budget: Budget | None = None,
+        vanish: Sequence[str] = (),
+        first: Mapping[str, Tensor] | None = None,
         **options: Any,
     ) -> None:
         self._model, self._optimizer = model, optimizer
@@ -148,8 +152,11 @@ class DynamicPruner:
         self._postponed = False
         if budget:
             budget.check(model, sum(weight.numel() for weight in self._weights.values()), paths=paths)
-        check_budget(self._rule, self._layers())
-        self._start_sparse()
+        if vanish and not paths:
+            raise BadOption("vanish needs paths: nothing else tells whether the network still has a way through")
+        self._vanish = matched(list(self._modules), vanish, ()) if vanish else []
+        check_budget(self._rule, self._layers(), self._vanish)
+        self._start_sparse(first)
         # What a rule learns beside the weights; None where it learns nothing.
         learned = {name: self._states[name] for name in self._generators}
         self._scores = Scores(model, self._rule, self._weights, learned) if self._rule.learner else None
@@ -392,11 +399,11 @@ class DynamicPruner:
             for key, value in state.items():
                 self._states[name][key].copy_(value)
 
-    def _start_sparse(self) -> None:
+    def _start_sparse(self, first: Mapping[str, Tensor] | None) -> None:
         density, distribution = (self._rule.chosen.get(word) for word in ("density", "distribution"))
         if self._when.start == 0 and density and distribution and density(0.0) < 1.0:
             layers = self._layers()
-            self._set(random_states(layers, distribution, budget(layers, density(0.0))))
+            self._set(random_states(layers, distribution, budget(layers, density(0.0)), first))
             for name in self.prunable:
                 drop_dead_(self._weights[name].data, self._states[name])
 
@@ -423,7 +430,7 @@ class DynamicPruner:
         hard = not self._rule.effective
         before = {name: self._states[name]["mask"].clone() for name in self._generators} if hard else {}
         progress = self._when.progress(self.step_number)
-        change = update(self._rule.update, self._layers(self._statistics.all()), progress)
+        change = update(self._rule.update, self._layers(self._statistics.all()), progress, may_vanish=self._vanish)
         if self._rewinding:
             self._rewinding.after_update_(progress)
         self._set(change.states)

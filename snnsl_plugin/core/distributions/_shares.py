@@ -32,6 +32,36 @@ def whole(shares: Mapping[str, float], capacity: Mapping[str, int], budget: int)
     return counts
 
 
+def scaled(densities: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
+    """Shares by which the odds d / (1 - d) of all densities are multiplied by one number, such that they sum up.
+
+    A full layer stays full and an empty one empty, while the budget allows: full ones share what is less than they
+    hold, and empty ones what no other layer can take.
+
+    Args:
+        densities: by layer name, each in [0, 1].
+        sizes: all weights of each of these layers.
+        budget: what the shares sum to, up to rounding; at most the sum of the sizes.
+    """
+    full = [name for name, density in densities.items() if density == 1.0]
+    empty = [name for name, density in densities.items() if density == 0.0]
+    between = {name: density for name, density in densities.items() if 0.0 < density < 1.0}
+    held, room = sum(sizes[name] for name in full), sum(sizes[name] for name in between)
+    if budget <= held:
+        return dict.fromkeys(densities, 0.0) | {name: budget * sizes[name] / held for name in full}
+    left = max(0, budget - held - room)
+    shares = {name: float(sizes[name]) for name in full}
+    shares |= {name: left * sizes[name] / sum(sizes[each] for each in empty) for name in empty}
+    if left or budget == held + room:
+        return shares | {name: float(sizes[name]) for name in between}
+    low, high = -100.0, 100.0  # the logarithm of the number
+    for _ in range(128):
+        factor = math.exp((low + high) / 2)
+        found = {name: sizes[name] * factor * d / (1.0 - d + factor * d) for name, d in between.items()}
+        low, high = ((low + high) / 2, high) if held + sum(found.values()) < budget else (low, (low + high) / 2)
+    return shares | found
+
+
 def free_budget(layers: Sequence[Layer], budget: int) -> tuple[dict[str, int], int]:
     """What is left for the prunable layers after the others took all of theirs.
 
