@@ -23,7 +23,7 @@ EVERYONE = list(available())
 #: whose masks change on the way: the comparison says when
 GRADUAL = {
     "snnsl.default", "snnsl.dpap", "snnsl.dpf", "snnsl.gmp", "snnsl.grad_r", "snnsl.granet", "snnsl.lth",
-    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.set", "snnsl.stds", "snnsl.upr",
+    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.sd_snn", "snnsl.set", "snnsl.stds", "snnsl.upr",
     "nni.agp_level", "nni.agp_taylor", "nni.linear_l1_norm", "nni.spiking_dynamic", "torch_pruning.spiking_dynamic",
 }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_every_and_until_are_the_comparisons_where_masks_change_on_the_way_and_n
         pruning = recipe(name).pruning
         if str(getattr(pruning, "until", "")) == "60%":
             found.add(name)
-            own = {"snnsl.dpap", "snnsl.grad_r", "snnsl.lth", "snnsl.stds", "snnsl.upr"}
+            own = {"snnsl.dpap", "snnsl.grad_r", "snnsl.lth", "snnsl.sd_snn", "snnsl.stds", "snnsl.upr"}
             assert str(pruning.every) == "7it" or name in own
         else:
             assert str(getattr(pruning, "every", "")) != "7it"

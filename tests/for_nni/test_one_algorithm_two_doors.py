@@ -120,6 +120,9 @@ def test_masks_and_weights_are_equal_bit_by_bit(rule, distribution, optimizer):
         ours["swap"], theirs["swap"] = schedules.cosine(first=0.4, last=0.0), COMMON["swap"]
     if "threshold" in known:
         ours["threshold"], theirs["threshold"] = schedules.sine(last=0.1), {"name": "sine", "last": 0.1}
+    if "patience" in known:  # so that six updates show something
+        ours |= {"patience": 1, "pressure": 20.0}
+        theirs |= {"patience": 1, "pressure": 20.0}
     if distribution:
         ours["distribution"] = theirs["distribution"] = distribution
     if getattr(sys.modules[registry.get("rules", rule).__module__], "STRUCTURED", False):

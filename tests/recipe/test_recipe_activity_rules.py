@@ -19,7 +19,7 @@ SMALL = [
     "pruning.start=20%", "pruning.until=60%", "pruning.every=1it",
 ]  # fmt: skip
 #: by rule: what changes so that a short training shows it, and how much may be left in the end
-RULES: dict[str, tuple[list[str], float]] = {"dpap": ([], 0.4)}
+RULES: dict[str, tuple[list[str], float]] = {"dpap": ([], 0.4), "sd_snn": ([], 0.5)}
 
 
 def lines(run_dir: Path) -> list[dict]:
