@@ -16,7 +16,7 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
 
     Args:
         plan: with "recipe", "layers" (name, shape, weights, prunable), "density_per_epoch", "counts" (weights kept at
-            the end, by layer) and "steps_per_epoch".
+            the end, by layer), "steps_per_epoch", and "generations" where it is an evolution.
         console: where to; stdout where omitted.
     """
     console = console or Console()
@@ -30,12 +30,22 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
         parts = ", ".join(f"{count:,} to {part}" for part, count in plan["samples"].items())
         console.print(f"{plan['dataset']}: {parts}", markup=False, highlight=False, soft_wrap=True)
     console.print(_layers(plan))
+    for row in plan.get("generations", []):
+        console.print(_generation(row), markup=False, highlight=False, soft_wrap=True)
     densities = plan["density_per_epoch"]
     if densities:
         table = Table("epoch", "density at its end", title=f"{plan['steps_per_epoch']} steps an epoch")
         for epoch, density in enumerate(densities, start=1):
             table.add_row(str(epoch), "-" if density is None else f"{density:.4f}")
         console.print(table)
+
+
+def _generation(row: Mapping[str, Any]) -> str:
+    networks = "1 network" if row["candidates"] == 1 else f"{row['candidates']} candidates"
+    return (
+        f"generation {row['generation']}: {networks}, {row['epochs']} epochs each, starts {row['starts']} at "
+        f"{row['first']:.4g}, ends at {row['last']:.4g} ({row['kept']:,} weights); guide: {row['guide']}"
+    )
 
 
 def _layers(plan: Mapping[str, Any]) -> Table:

@@ -42,10 +42,27 @@ def print_result(result: Result, run_dir: Path, console: Console | None = None) 
     for label, cell in rows.items():
         table.add_row(label, *(cell(each) for each in (dense, result) if each))
     console.print(table)
+    if "evolution" in result:
+        print_generations(result["evolution"]["generations"], console)
     for word, key in _EXPLAINED.items():
         console.print(f"{word}: {DEFINITIONS[key]}", style="dim", highlight=False, soft_wrap=True, markup=False)
     for what, path in (("report", run_dir / "report.html"), ("run folder", run_dir)):
         console.print(f"{what}: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def print_generations(generations: list[Result], console: Console) -> None:
+    """Prints a line a candidate of an evolution, and the residual blocks that are left out in the end."""
+    from snnsl_plugin.recipe import evolution_report
+
+    table = Table(title="generations; * was chosen by validation", title_justify="left")
+    table.add_column("candidate")
+    for column in evolution_report.COLUMNS:
+        table.add_column(column, justify="right")
+    for line in evolution_report.table(generations):
+        table.add_row(*line)
+    console.print(table)
+    for sentence in evolution_report.dead_blocks(generations):
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
 
 def _word(result: Result) -> str:

@@ -81,6 +81,8 @@ def run_recipe(
         "tracking": {"mlflow": False},
         "compare": None,
         "tune": None,
+        "evolution": None,
+        "parent": None,
     }
     if epochs:
         data["train"] = data["train"] | {"epochs": epochs}

@@ -22,6 +22,7 @@ from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.datasets._splits import Splits
 from snnsl_plugin.errors import BadCheckpoint, BadOption
 from snnsl_plugin.recipe import folder, learning_rate
+from snnsl_plugin.recipe.heredity import inherited
 from snnsl_plugin.recipe.nni_pruner import driven
 from snnsl_plugin.recipe.nni_types import NniPruning
 from snnsl_plugin.recipe.options import Choice, build
@@ -220,6 +221,8 @@ def _pruner(
     options: dict[str, Any] = {**common, **known, **chosen}
     if pruning.structured and not pruning.exclude:
         options["exclude"] = list(weight_layers(model))[-1:]  # its channels are the classes
+    if recipe.parent:
+        options["first"] = inherited(recipe.parent, model)
     return DynamicPruner(model, optimizer, rule, seed=recipe.seed, **options)
 
 

@@ -22,15 +22,15 @@ def digest(recipe: Recipe) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of what a recipe says.
 
     Defaults are left out, so an option that is new tomorrow leaves the digests of today's recipes as they are; so are
-    `tracking`, `compare`, `tune` and `data.workers`, which do not change what a run computes. A guide's run counts by
-    its own digest and seed, not by the folder it lies in; before that run is there, by the folder's name. A function of
-    another distribution counts with the file it is written in.
+    `tracking`, `compare`, `tune` and `data.workers`, which do not change what a run computes. The run of a guide or a
+    parent counts by its own digest and seed, not by the folder it lies in; before that run is there, by the folder's
+    name. A function of another distribution counts with the file it is written in.
     """
     said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_COMPUTED))
     said.get("data", {}).pop("workers", None)
-    guide = (said.get("distillation") or {}).get("guide")
-    if isinstance(guide, dict) and guide.get("run") and (held := identity(Path(guide["run"]))):
-        guide["run"] = {"digest": held["digest"], "seed": held["seed"]}
+    for named in ((said.get("distillation") or {}).get("guide"), said.get("parent")):
+        if isinstance(named, dict) and named.get("run") and (held := identity(Path(named["run"]))):
+            named["run"] = {"digest": held["digest"], "seed": held["seed"]}
     if joined := _joined(recipe):
         said["joined"] = joined
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

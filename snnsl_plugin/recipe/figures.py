@@ -51,7 +51,7 @@ _RC: dict[Any, Any] = {
     "lines.linewidth": 1.8,
 }
 _MOST_ROWS, _MOST_COLUMNS = 192, 576
-_MASK_TONE = (0.231, 0.51, 0.965)
+MASK_TONE = (0.231, 0.51, 0.965)
 
 
 def of_event(lines: Iterable[Line], event: str) -> list[Line]:
@@ -87,7 +87,7 @@ def curve(run: Sequence[Line], dense: Sequence[Line], what: str) -> str | None:
         if what == "accuracy":
             axes.yaxis.set_major_formatter(FuncFormatter(_percent))
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def density(run: Sequence[Line], total: int | None) -> str | None:
@@ -110,7 +110,7 @@ def density(run: Sequence[Line], total: int | None) -> str | None:
         axes.set_ylim(0, max(values) * 1.04)
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def turnover(run: Sequence[Line]) -> str | None:
@@ -131,7 +131,7 @@ def turnover(run: Sequence[Line]) -> str | None:
         axes.set_xlabel("step")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def rates(run: Sequence[Line]) -> str | None:
@@ -154,7 +154,7 @@ def rates(run: Sequence[Line]) -> str | None:
     def draw_map(axes: Axes) -> None:
         peak = float(np.nanmax(table)) or 1.0
         pixels = np.concatenate(
-            [np.broadcast_to(_MASK_TONE, (*table.shape, 3)), np.nan_to_num(table)[..., None] / peak], axis=2
+            [np.broadcast_to(MASK_TONE, (*table.shape, 3)), np.nan_to_num(table)[..., None] / peak], axis=2
         )
         extent = (numbers[0] - 0.5, numbers[-1] + 0.5, len(layers) - 0.5, -0.5)
         axes.imshow(pixels, aspect="auto", interpolation="nearest", extent=extent)
@@ -167,7 +167,7 @@ def rates(run: Sequence[Line]) -> str | None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _svg(draw, height=2.8 if len(layers) <= len(SERIES) else max(2.8, 0.16 * len(layers) + 0.8))
+    return svg(draw, height=2.8 if len(layers) <= len(SERIES) else max(2.8, 0.16 * len(layers) + 0.8))
 
 
 def energy(parts: Mapping[str, Mapping[str, float]]) -> str | None:
@@ -193,7 +193,7 @@ def energy(parts: Mapping[str, Mapping[str, float]]) -> str | None:
         axes.set_xlabel("nJ per sample (a model)")
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
-    return _svg(draw, height=1.9 if len(parts) > 1 else 1.5)
+    return svg(draw, height=1.9 if len(parts) > 1 else 1.5)
 
 
 def mask_png(mask: Tensor) -> bytes:
@@ -207,7 +207,7 @@ def mask_png(mask: Tensor) -> bytes:
     size = (min(flat.shape[0], _MOST_ROWS), min(flat.shape[1], _MOST_COLUMNS))
     share = F.adaptive_avg_pool2d(flat[None, None], size)[0, 0].numpy()
     alpha = share / max(float(share.max()), 1e-9)
-    pixels = np.concatenate([np.broadcast_to(_MASK_TONE, (*alpha.shape, 3)), alpha[..., None]], axis=2)
+    pixels = np.concatenate([np.broadcast_to(MASK_TONE, (*alpha.shape, 3)), alpha[..., None]], axis=2)
     out = io.BytesIO()
     imsave(out, pixels, format="png")
     return out.getvalue()
@@ -222,7 +222,13 @@ def _percent(value: float, _: object = None) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _svg(draw: Any, *, height: float = 2.8) -> str:
+def svg(draw: Any, *, height: float = 2.8) -> str:
+    """A picture in the page's colours.
+
+    Args:
+        draw: is given the axes, and draws in the colours of this module.
+        height: in inches; the width is 4.8.
+    """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.8, height), layout="constrained")
         FigureCanvasAgg(figure)

@@ -281,7 +281,7 @@ def _finish(
             },
         },
         "regrown": pruner.born if pruner else 0,
-        **_measured(measured),
+        **as_result(measured),
         "validation": {
             "synops_per_sample": validated.synops_per_sample,
             "energy_pj_per_sample": validated.energy_pj_per_sample,
@@ -310,7 +310,8 @@ def _finish(
     return result
 
 
-def _measured(measured: Measurement) -> dict[str, Any]:
+def as_result(measured: Measurement) -> dict[str, Any]:
+    """What one pass over a part measured, as `result.json` has it."""
     return {
         "synops_per_sample": measured.synops_per_sample,
         "macs_per_sample": measured.macs_per_sample,

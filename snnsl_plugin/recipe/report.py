@@ -18,7 +18,7 @@ from torch import Tensor
 
 from snnsl_plugin.errors import BadCheckpoint, BadData, MissingData
 from snnsl_plugin.metrics.definitions import DEFINITIONS
-from snnsl_plugin.recipe import figures
+from snnsl_plugin.recipe import evolution_report, figures
 from snnsl_plugin.tracking.journal import read
 
 Result: TypeAlias = Mapping[str, Any]
@@ -68,6 +68,7 @@ def write(run_dir: Path) -> Path:
         rows=_rows(result, baseline) if "accuracy" in result else [],
         dense=bool(baseline),
         charts=_charts(run_dir, run, dense, result, baseline),
+        evolution=_evolution(run_dir, (result.get("evolution") or {}).get("generations", [])),
         masks=_mask_pictures(run_dir, masks),
         layers=_layers(result),
         neurons=_neurons(result),
@@ -94,15 +95,31 @@ def _charts(
         "rates": (figures.rates(run), "Firing rate per layer", "validation part, share of neurons per step"),
         "energy": (figures.energy(energies), "Energy", "a model, not a measurement"),
     }
-    pictures = []
-    for word, (svg, title, note) in drawn.items():
-        if svg is None:
-            continue
-        _put(run_dir / "figures" / f"{word}.svg", svg.encode())
-        alt = f"{title}: {note}. {_summary(word, run)}".strip()
-        labelled = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-        pictures.append(Picture(title, alt, Markup(labelled), note))
-    return pictures
+    return [
+        _chart(run_dir, word, svg, title, note, _summary(word, run))
+        for word, (svg, title, note) in drawn.items()
+        if svg is not None
+    ]
+
+
+def _chart(run_dir: Path, word: str, svg: str, title: str, note: str, summary: str) -> Picture:
+    _put(run_dir / "figures" / f"{word}.svg", svg.encode())
+    alt = f"{title}: {note}. {summary}".strip()
+    labelled = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return Picture(title, alt, Markup(labelled), note)
+
+
+def _evolution(run_dir: Path, generations: list[Any]) -> dict[str, Any]:
+    """What the page shows of an evolution; empty where the run is none."""
+    if not generations:
+        return {}
+    drawn = evolution_report.charts(generations)
+    return {
+        "columns": ["candidate", *evolution_report.COLUMNS],
+        "table": evolution_report.table(generations),
+        "dead": evolution_report.dead_blocks(generations),
+        "charts": [_chart(run_dir, word, *each, "The table has the numbers.") for word, each in drawn.items()],
+    }
 
 
 def _summary(word: str, run: list[figures.Line]) -> str:

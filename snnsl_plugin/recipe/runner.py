@@ -13,10 +13,12 @@ from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.errors import RunFolderInUse, Stopped
 from snnsl_plugin.recipe import assemble, data_parallel, folder, phase
 from snnsl_plugin.recipe.digest import digest
-from snnsl_plugin.recipe.load import load
+from snnsl_plugin.recipe.generations import planned
+from snnsl_plugin.recipe.load import dump, load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.launch import launch
 from snnsl_plugin.tracking.status import mlflow_run_id
+from snnsl_plugin.training.checkpoint import write_text
 from snnsl_plugin.training.events import Event
 from snnsl_plugin.training.ranks import ALONE, Ranks
 
@@ -40,7 +42,8 @@ def run(
     """Trains what a recipe says and leaves a run folder: recipe, journal, checkpoint, result, figures, report.
 
     The data, the network and the patterns are checked before anything is trained. With `dense_baseline` the dense
-    network is trained first, in `dense/`, on the same data from the same initial weights.
+    network is trained first, in `dense/`, on the same data from the same initial weights. With `evolution` each
+    candidate is a run in a folder of its own, and the result is that of the best network of the last generation.
 
     Args:
         recipe: a recipe, or the path or shipped name of one.
@@ -89,6 +92,7 @@ def run(
                 return done
             if ranks.leads:
                 folder.write_json(run_dir / folder.IDENTITY, _identity(recipe, name))
+            history: list[dict[str, Any]] = []
             if on_start:
                 on_start(run_dir)
             if recipe.tracking.mlflow and ranks.leads:
@@ -96,12 +100,17 @@ def run(
 
             def ended(error: BaseException) -> None:
                 if ranks.leads and isinstance(error, Exception | KeyboardInterrupt):
-                    told = {"status": _status(error), "error": str(error)}
+                    told: dict[str, Any] = {"status": _status(error), "error": str(error)}
+                    if recipe.evolution:
+                        told["evolution"] = {"restart": recipe.evolution.restart, "best": None, "generations": history}
                     with suppress(OSError):  # a disk too full for this is why the run failed: the first error says so
                         folder.write_json(run_dir / folder.RESULT, {"schema": 1, **_identity(recipe, name), **told})
 
             with ranks.running(f"start the same command again with --run-dir {run_dir} --resume", ended):
-                result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
+                if recipe.evolution:
+                    result = _generations(recipe, run_dir, parts, tell, name, judge, ranks, history)
+                else:
+                    result = _phases(recipe, run_dir, parts, tell, name, judge, counted, ranks)
             if ranks.leads:
                 folder.write_json(run_dir / folder.RESULT, result)
                 _draw(run_dir)
@@ -109,7 +118,8 @@ def run(
 
 
 def preview(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe would do: the resolved recipe, the layers matched, the density per epoch, the counts per layer.
+    """What a recipe would do: the resolved recipe, the layers matched, the density per epoch, the counts per layer,
+    and the generations of an evolution, of which all others are those of the first.
 
     Raises:
         UsageError: as `run`, before anything is trained.
@@ -140,6 +150,7 @@ def preview(recipe: Recipe) -> dict[str, Any]:
             pruner.planned_density(epoch * per_epoch) if pruner else 1.0 for epoch in range(1, recipe.train.epochs + 1)
         ],
         "counts": pruner.planned_counts() if pruner else {},
+        "generations": planned(recipe, sum(made.sizes.values())) if recipe.evolution else [],
         "dataset": parts.splits.source,
     }
 
@@ -179,11 +190,36 @@ def _phases(
     return result
 
 
+def _generations(
+    recipe: Recipe,
+    run_dir: Path,
+    parts: assemble.Data,
+    tell: OnEvent,
+    name: str,
+    judge: Judge,
+    ranks: Ranks,
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    from snnsl_plugin.recipe.evolving import evolve
+
+    def train(own: Recipe, place: Path, listen: OnEvent) -> dict[str, Any]:
+        begun = ranks.first(lambda: folder.identity(place) is not None)
+        return run(own, run_dir=place, resume=begun, on_event=listen, name=place.name, judge="validation", ranks=ranks)
+
+    if ranks.leads:
+        write_text(run_dir / folder.RECIPE, dump(recipe))
+    result = evolve(
+        recipe, run_dir, parts, tell, train,
+        name=name, digest=digest(recipe), judge=judge, ranks=ranks, history=history,
+    )  # fmt: skip
+    return result | {"mlflow_run_id": mlflow_run_id(run_dir) if ranks.leads else None}
+
+
 def dense_recipe(recipe: Recipe) -> Recipe:
     """The dense baseline of a recipe: the same data, network and training, without pruning and distillation."""
     plain = recipe.model_dump(mode="json", by_alias=True)
     plain |= {"pruning": {"type": "dense"}, "distillation": None, "health": [], "dense_baseline": False,
-              "tune": None}  # fmt: skip
+              "tune": None, "evolution": None, "parent": None}  # fmt: skip
     return Recipe.model_validate(plain)
 
 

@@ -11,6 +11,7 @@ from snnsl_plugin import registry
 from snnsl_plugin.recipe.budget_types import AnyBudget
 from snnsl_plugin.recipe.compare_types import Compare
 from snnsl_plugin.recipe.durations import Duration, in_order
+from snnsl_plugin.recipe.evolution_types import Evolution, Parent, check_evolution, check_parent
 from snnsl_plugin.recipe.learning_rate import LearningRate
 from snnsl_plugin.recipe.nni_types import NNI_TYPES, NniPruning, Slim
 from snnsl_plugin.recipe.options import Block, Choice, bare, choice, model, problem, union
@@ -145,6 +146,8 @@ class Pruning(Choice):
     """Whether live connections are traced at each update, and channels without input silenced."""
     budget: AnyBudget | None = None
     """What the network may cost in the end, met by measuring: the last density is then a first guess."""
+    vanish: list[str] = []  # noqa: RUF012
+    """Patterns of layers that may lose all they have, as those of a residual block, which is an identity then."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Pruning:
@@ -224,6 +227,10 @@ class Recipe(Block):
     distillation: Distillation | None = None
     health: list[Health] = []  # noqa: RUF012  (pydantic copies it)
     """What looks after the signal while connections go, e.g. `[{name: rate_band, low: 0.02}]`."""
+    evolution: Evolution | None = None
+    """Generations of networks, each with the best of the one before as guide and parent."""
+    parent: Parent | None = None
+    """A finished run whose mask a sparse start takes first; random connections where omitted."""
     dense_baseline: bool = False
     """Train the dense network as well, from the same seed, to compare with."""
     tracking: Tracking = Tracking()
@@ -237,6 +244,14 @@ class Recipe(Block):
         named = [each.registered_name for each in self.health]
         if len(set(named)) != len(named):
             raise problem("names one kind of care twice: keep one", "health")
+        return self
+
+    @model_validator(mode="after")
+    def _can_inherit(self) -> Recipe:
+        if self.parent:
+            check_parent(self.pruning)
+        if self.evolution:
+            check_evolution(self)
         return self
 
     @model_validator(mode="after")

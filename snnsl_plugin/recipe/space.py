@@ -15,14 +15,14 @@ from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.tune_types import AnyParameter, Pick
 
 #: What no trial may change: it does not change what a run computes, or says how it is shown.
-_FIXED = ("schema", "threads", "dense_baseline", "tracking", "compare", "tune")
+_FIXED = ("schema", "threads", "dense_baseline", "tracking", "compare", "tune", "evolution")
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """The recipe of one training, with other values at some keys; nothing else changes.
 
     A value that is a block replaces the block that stands there. Blocks that only say how runs are chosen or shown
-    (`tune`, `compare`, `tracking`, the dense baseline) are left out.
+    (`tune`, `compare`, `tracking`, `evolution`, the dense baseline) are left out.
 
     Args:
         recipe: that is changed; it is left as it is.
@@ -112,7 +112,8 @@ def _ends(parameter: AnyParameter) -> list[Any]:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     data = recipe.model_dump(mode="json", by_alias=True)
-    return data | {"tune": None, "compare": None, "tracking": {"mlflow": False}, "dense_baseline": False}
+    return data | {"tune": None, "compare": None, "evolution": None, "tracking": {"mlflow": False},
+                   "dense_baseline": False}  # fmt: skip
 
 
 def _set_(data: dict[str, Any], key: str, value: Any) -> None:

@@ -1,4 +1,6 @@
-"""The runs that one folder shows: its own, that of its dense baseline, and those of a comparison; reads only."""
+"""The runs that one folder shows: its own, that of its dense baseline, those of a comparison, a study or an evolution;
+reads only.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,18 @@ class Member(NamedTuple):
 
 
 def members(run_dir: Path) -> list[Member]:
-    """The run folder, its dense baseline, and for a comparison each of `runs/*`; a run stands before those below it."""
+    """The run folder, its dense baseline, and those below: `runs/*` of a comparison or a study, `generation-*/*` of an
+    evolution. A run stands before those below it.
+    """
     top = Member(run_dir, run_dir.name, None, run_dir)
-    try:
-        with os.scandir(run_dir / "runs") as entries:
-            names = sorted(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        names = []
-    below = [Member(run_dir / "runs" / name, f"{top.name}/{name}", run_dir, run_dir / "runs" / name) for name in names]
+    paths = [run_dir / "runs" / name for name in _names(run_dir / "runs")]
+    for generation in [name for name in _names(run_dir) if name.startswith("generation-")]:
+        paths += [run_dir / generation / name for name in _names(run_dir / generation)]
+    # The name of a run that lies in `runs` is enough; of several first candidates it is not.
+    below = [
+        Member(path, f"{top.name}/{path.relative_to(run_dir).as_posix().removeprefix('runs/')}", run_dir, path)
+        for path in paths
+    ]
     return [*_and_dense(top), *(member for each in below if _begun(each.path) for member in _and_dense(each))]
 
 
@@ -56,6 +62,14 @@ def is_training(member: Member, run_dir: Path, training: bool) -> bool:
 def _and_dense(run: Member) -> list[Member]:
     dense = Member(run.path / "dense", f"{run.name}/dense", run.path, run.locked)
     return [run, dense] if _begun(dense.path) else [run]
+
+
+def _names(folder_of_runs: Path) -> list[str]:
+    try:
+        with os.scandir(folder_of_runs) as entries:
+            return sorted(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _begun(run_dir: Path) -> bool:
