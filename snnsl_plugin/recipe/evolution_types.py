@@ -76,7 +76,9 @@ def check_evolution(recipe: Any) -> None:
             "dense_baseline",
         )
     if recipe.pruning.budget:
-        raise problem("the generations of an evolution have densities, which factor lowers: leave it out", "pruning.budget")
+        raise problem(
+            "the generations of an evolution have densities, which factor lowers: leave it out", "pruning.budget"
+        )
     if recipe.parent:
         raise problem("an evolution gives each network its parent: leave it out", "parent")
     if block.restart != "same_mask":

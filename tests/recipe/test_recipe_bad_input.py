@@ -75,8 +75,8 @@ CHANGED = {
     "a key of another block": (
         "seed: 0",
         "lr: 0.1",
-        "2:1: lr: unknown key 'lr' (known here: compare, data, dense_baseline, distillation, extends, health, model, "
-        "pruning, schema, seed, threads, tracking, train, tune)",
+        "2:1: lr: unknown key 'lr' (known here: compare, data, dense_baseline, distillation, evolution, extends, "
+        "health, model, parent, pruning, schema, seed, threads, tracking, train, tune)",
     ),
     "unknown data set": (
         "name: digits",

@@ -22,6 +22,7 @@ PINNED = {
     "compare_digits": "973e75b2eda06989",
     "compare_nmnist": "0881ab5903cf708a",
     "digits": "973e75b2eda06989",
+    "digits_evolution": "2af340db3ce50952",
     "digits_reverse_kd": "aea59b1b4516f246",
     "digits_structured": "b6b05a20cf043992",
     "digits_structured_dynamic": "3056dad59b74b354",

@@ -11,6 +11,7 @@ import torch
 from snnsl_plugin.cli import main
 from snnsl_plugin.errors import BadCheckpoint, BadRecipe
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
+from snnsl_plugin.recipe import assemble
 from snnsl_plugin.recipe.digest import digest
 from snnsl_plugin.recipe.evolution_types import Parent
 from snnsl_plugin.recipe.generations import Ancestor, candidate_recipe, first_recipe, planned
@@ -34,17 +35,13 @@ def parent(**changes) -> Ancestor:
 
 
 def start_of(made: Recipe, masks: dict[str, torch.Tensor], run: Path) -> dict[str, torch.Tensor]:
-    """The masks that a candidate's training starts from."""
-    from snnsl_plugin.recipe.assemble import _pruner
-
-    model = spiking_cnn((1, 8, 8), 10, channels=(32, 64), hidden=128)
-    weights = {
-        name: mask * torch.rand(mask.shape, generator=torch.Generator().manual_seed(1)) for name, mask in masks.items()
-    }
+    """The masks that a candidate's training starts from, where its parent has these."""
+    drawn = torch.Generator().manual_seed(1)
+    weights = {name: mask * torch.rand(mask.shape, generator=drawn) for name, mask in masks.items()}
     checkpoint.save(run / "checkpoint.safetensors", {"masks": masks, "model": weights})
     (run / "result.json").write_text('{"status": "finished"}')
-    pruner = _pruner(made, model, torch.optim.Adam(model.parameters()), {"total_steps": 100, "steps_per_epoch": 10})
-    return pruner.masks
+    alone = made.model_copy(update={"distillation": None})
+    return assemble.assemble(alone, assemble.data(alone)).pruner.masks
 
 
 @pytest.fixture

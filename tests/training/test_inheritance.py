@@ -16,7 +16,7 @@ from snnsl_plugin.core.distributions.given import given
 from snnsl_plugin.core.evolution import heir_scores
 from snnsl_plugin.errors import BadOption, Disconnected, NothingMatched
 from snnsl_plugin.metrics.depth import depth, identities
-from snnsl_plugin.training.distiller import cross_entropy
+from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
 
 DEAD = ["stage.1.conv1", "stage.1.conv2"]
