@@ -159,6 +159,14 @@ REFUSED = {
         "snnsl.stds",
     ),
     "the dense network": (["pruning={type: dense}"], "evolution: needs a pruning with a density and a distribution"),
+    "whole channels": (
+        ["pruning={type: snnsl.sca, density: {name: cubic, first: 1.0, last: 0.1}}"],
+        "evolution: needs a pruning with a density",
+    ),
+    "a cost": (
+        ["pruning.budget={name: connections, live: 5000}"],
+        "pruning.budget: the generations of an evolution have densities",
+    ),
     "another host": (["pruning={type: torch.l1, density: 0.1}"], "evolution: needs a pruning with a density"),
     "a baseline": (["dense_baseline=true"], "dense_baseline: an evolution trains no dense baseline"),
     "a late start": (
