@@ -116,8 +116,8 @@ class Loader:
             yield (x if self.encoder is None else self.encoder(x)), y
 
     def _check_finite(self, x: Tensor, indices: Tensor) -> None:
-        finite = torch.isfinite(x)
-        if finite.all():
+        # NaN and infinities survive a sum, at a tenth of the time of asking each value; only a sum may overflow too.
+        if torch.isfinite(x.sum()) or (finite := torch.isfinite(x)).all():
             return
         bad = indices[~finite.flatten(1).all(1)].sort().values.tolist()
         origin = getattr(self.dataset, "origin", lambda index: f"sample {index}")

@@ -112,7 +112,8 @@ class TensorFrames(Dataset[tuple[Tensor, int]]):
         if self.augment is not None:
             seed = int(torch.randint(2**31, ())) if seed is None else seed
             x = torch.stack([self.augment(each, seed, i) for each, i in zip(x, indices.tolist(), strict=True)])
-        return x.float(), self.labels[indices]
+        # Time first in memory, while they are bytes: what the encoder does with the view that is returned is then free.
+        return x.transpose(0, 1).contiguous().float().transpose(0, 1), self.labels[indices]
 
     def subset(self, indices: Tensor, *, augment: EventAugment | None = None) -> TensorFrames:
         """The recordings `indices`, copied."""

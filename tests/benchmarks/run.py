@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from loaders import loaders
 from structured import cut_sew_resnet18, cut_vgg9
 
 ROOT = Path(__file__).parents[2]
@@ -285,12 +286,17 @@ measured that day keep the figures of an earlier one.
 | start-up beside it: until training begins, and the first {tracking_starting_epochs:.0f} epochs, without / sqlite / server | {tracking_off_until_training_s:.1f} / {tracking_sqlite_until_training_s:.1f} / {tracking_server_until_training_s:.1f} s; {tracking_off_starting_epochs_s:.1f} / {tracking_sqlite_starting_epochs_s:.1f} / {tracking_server_starting_epochs_s:.1f} s | |
 | trials a second of `snnsl tune`'s workers / of bare Optuna, trials of 1 s, sqlite, 1, 2 and 4 workers | {trials_sqlite_1_ratio:.3f}x, {trials_sqlite_2_ratio:.3f}x, {trials_sqlite_4_ratio:.3f}x ({trials_sqlite_4_ours:.2f} / {trials_sqlite_4_bare:.2f} with 4) | at least 0.9x |
 | the same with PostgreSQL | {trials_postgresql_1_ratio:.3f}x, {trials_postgresql_2_ratio:.3f}x, {trials_postgresql_4_ratio:.3f}x ({trials_postgresql_4_ours:.2f} / {trials_postgresql_4_bare:.2f} with 4) | at least 0.9x |
+| samples a second of the loader alone / of training with it, by the processor's time on one thread: `digits` | {loader_over_training_digits:.0f}x ({loader_digits_samples_per_s:.0f} / {training_digits_samples_per_s:.0f}) | |
+| the same, `bench/cifar100` | {loader_over_training_cifar100:.0f}x ({loader_cifar100_samples_per_s:.0f} / {training_cifar100_samples_per_s:.0f}) | |
+| the same, `bench/nmnist` | {loader_over_training_nmnist:.0f}x ({loader_nmnist_samples_per_s:.0f} / {training_nmnist_samples_per_s:.0f}) | |
+| the same, `dvs_gesture_quick` | {loader_over_training_dvs_gesture:.0f}x ({loader_dvs_gesture_samples_per_s:.0f} / {training_dvs_gesture_samples_per_s:.0f}) | |
+| the loader alone with whole recordings of DVS128 Gesture (16 frames of 128x128, roll, drop, cutout): `workers: 0` / `workers: 2`, by the clock | {loader_whole_0_samples_per_s:.0f} / {loader_whole_2_samples_per_s:.0f} samples a second | |
 | `import snnsl_plugin`, above an empty interpreter | {import_s:.3f} s | under 0.3 s |
 | `snnsl --help`, whole process | {help_s:.2f} s | under 1 s |
 """
 
 
-ALL = (mask_update, pruner_overhead, nni_overhead, cut_vgg9, cut_sew_resnet18, tracking, trials, cold_start)
+ALL = (mask_update, pruner_overhead, nni_overhead, cut_vgg9, cut_sew_resnet18, tracking, trials, loaders, cold_start)
 
 
 def main(chosen: list[str]) -> None:

@@ -76,6 +76,16 @@ def test_nan_is_refused_with_the_number_of_the_sample():
         list(Loader(OneByOne(samples), 4))
 
 
+@pytest.mark.parametrize("wrong", [[float("inf"), float("-inf")], [float("nan"), 1.0], [float("-inf"), 3e38]])
+def test_what_is_not_finite_is_found_whatever_it_adds_up_to(wrong):
+    with pytest.raises(BadData, match="index 1"):
+        list(Loader(OneByOne([(torch.zeros(2), 0), (torch.tensor(wrong), 0)]), 2))
+
+
+def test_finite_values_whose_sum_overflows_are_finite():
+    assert len(list(Loader(OneByOne([(torch.full((2,), 3e38), 0)] * 2), 2))) == 1
+
+
 def test_infinity_is_refused_with_the_file_of_the_sample(tmp_path):
     data = TensorImages(
         torch.ones(3, 1, 2, 2, dtype=torch.uint8),

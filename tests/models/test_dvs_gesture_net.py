@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from snnsl_plugin.models.dvs_gesture_net import dvs_gesture_net
@@ -19,3 +20,16 @@ def test_the_output_is_a_vote_of_ten_neurons_in_zero_to_one():
     assert 0 < votes.max() <= 1
     assert torch.equal((votes * 10).round() / 10, votes)
     assert votes.min() >= 0
+
+
+def test_a_scale_multiplies_the_votes_and_adds_no_weight():
+    x = 20 * torch.rand(4, 3, 2, 32, 32)
+    made = {}
+    for scale in (1.0, 10.0):
+        torch.manual_seed(0)
+        made[scale] = dvs_gesture_net((2, 32, 32), 5, channels=16, v_threshold=0.05, scale=scale).eval()
+    assert made[1.0].state_dict().keys() == made[10.0].state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(made[10.0](x), 10 * made[1.0](x))
+    with pytest.raises(ValueError, match="scale is 0"):
+        dvs_gesture_net((2, 32, 32), 5, scale=0.0)
