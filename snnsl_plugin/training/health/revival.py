@@ -139,6 +139,8 @@ class Revival(Care):
         self._drives, self._revived = state["drives"], dict(state["revived"])
 
     def _find(self, example: Tensor) -> None:
+        if not self._downstream.found:
+            raise NothingMatched("revival: no convolution or linear layer drives a neuron of the model: leave it out")
         norms = norms_behind(self._model, example)
         names = {id(each): name for name, each in unwrapped(self._model).named_modules()}
         for layer, neuron in self._downstream.found.items():
@@ -193,7 +195,8 @@ class Revival(Care):
         # A closure, not a bound method: a deep copy of the model then does not copy this object.
         def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
             x = next((each for each in (*args, *named.values()) if isinstance(each, Tensor)), None)
-            if module is self._model and self._example is None and x is not None:
+            # Which layer drives which neuron is seen in training passes only.
+            if module is self._model and module.training and self._example is None and x is not None:
                 self._example = (x[:, :1] if time_first(module) else x[:1]).detach().clone()
 
         return keep

@@ -158,6 +158,8 @@ def test_options_outside_their_range_are_refused(options) -> None:
 def test_a_network_without_neurons_or_without_anything_to_shift_is_refused() -> None:
     with pytest.raises(NothingMatched, match="no spiking neuron"):
         revival(nn.Linear(2, 2), 10, 5)
+    with pytest.raises(NothingMatched, match="no convolution or linear layer drives a neuron"):
+        looked(nn.Sequential(neuron.IFNode(step_mode="m")), 2)
     net = nn.Sequential(nn.Linear(1, 2, bias=False), neuron.IFNode(step_mode="m"))
     with pytest.raises(BadOption, match="the drive of '1' by layer '0' has no bias"):
         looked(net, 2, by="shift")
