@@ -15,6 +15,7 @@ from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.events import Epoch, MaskUpdate
+from snnsl_plugin.training.guides.ann import ann
 from snnsl_plugin.training.guides.self import self as self_guide
 from snnsl_plugin.training.guides.sparse import sparse
 from snnsl_plugin.training.guides.virtual import virtual
@@ -29,7 +30,7 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse")
+CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse", "features")
 
 RECIPE = (
     "train.epochs=3",
@@ -96,10 +97,24 @@ def plain_net(seed: int = 0) -> nn.Sequential:
     return net
 
 
+def wide_net() -> nn.Sequential:
+    """A guide whose first layers are wider than the learner's."""
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        layer.Conv2d(1, 9, 3, padding=1, step_mode="m"),
+        neuron.LIFNode(v_threshold=0.2, step_mode="m"),
+        layer.Flatten(step_mode="m"),
+        layer.Linear(144, 5, step_mode="m"),
+    )
+    return net.double()
+
+
 def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Trains 20 steps, and tells masks at every update, the figures of every epoch, the end and its statistics."""
     model = (conv_net() if case == "norm" else plain_net()).double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    distiller = _taught(case, model)
+    beside = distiller.parameters() if distiller else []
+    optimizer = torch.optim.SGD([*model.parameters(), *beside], lr=0.1, momentum=0.9)
     how = {"every": "3it", "until": "100%", "total_steps": STEPS, "sample_every": 1}
     if case == "stds":
         pruner = DynamicPruner(model, optimizer, "stds", threshold=schedules.linear(first=0.0, last=0.1), **how)
@@ -121,7 +136,7 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     )
     training = Training(epochs=EPOCHS, seed=3, clip=1.0)
     seen: dict[str, Any] = {"losses": [], "accuracies": []}
-    for event in fit(model, part, part, optimizer, training, pruner=pruner, distiller=_taught(case), ranks=ranks):
+    for event in fit(model, part, part, optimizer, training, pruner=pruner, distiller=distiller, ranks=ranks):
         if isinstance(event, MaskUpdate):
             seen |= {f"mask/{event.step}/{name}": mask.clone() for name, mask in pruner.masks.items()}
             seen |= {f"rate/{event.step}/{name}": rate for name, rate in event.rates.items()}
@@ -134,13 +149,15 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
             for name, value in kept["statistics"]["spikes"].items():
                 seen[f"spikes/{event.epoch}/{name}"] = torch.as_tensor(value)
                 seen[f"again/{event.epoch}/{name}"] = torch.as_tensor(again[name])
+    seen |= {f"state/beside/{number}": value.detach().clone() for number, value in enumerate(beside)}
     return seen | {f"state/{name}": value.clone() for name, value in model.state_dict().items()}
 
 
-def _taught(case: str) -> ReverseDistiller | None:
+def _taught(case: str, model: nn.Module) -> ReverseDistiller | None:
     guides = {
         "virtual": virtual,
         "self": lambda: self_guide(STEPS, since="30%", ema=0.9),
         "sparse": lambda: sparse(plain_net(1).double()),
+        "features": lambda: ann(wide_net(), model, torch.ones(3, 2, 1, 4, 4).double(), features="1"),
     }
     return ReverseDistiller(guides[case](), weight=0.5) if case in guides else None

@@ -94,7 +94,10 @@ class Softened:
             )
         target = logits.new_zeros(logits.shape[1], dtype=torch.long) if labels is None else labels
         said = self._distiller.lesson(logits, target.to(logits.device), x=batch)
-        return None if said is None else said[0] * said[1]
+        if said is None:
+            return None
+        taught = said.factor * said.divergence
+        return taught if said.matched is None else taught + said.matched
 
     def observe(self, step: int) -> None:
         """Tells the guide that an optimizer step has passed."""
@@ -180,7 +183,7 @@ def guide_for(wanted: Any, teacher: Answering | None, known: Mapping[str, Any]) 
         if option not in (allowed := registry.options("guides", name)):
             raise BadOption(f"guide {name!r} has no option {option!r}{did_you_mean(option, allowed)}")
     given = dict(known) | {"network": teacher}
-    return registry.get("guides", name)(**{each: given[each] for each in _positional(name)}, **options)
+    return registry.get("guides", name)(**{each: given[each] for each in _positional(name) if each in given}, **options)
 
 
 def _split(wanted: Any) -> tuple[str, dict[str, Any]]:

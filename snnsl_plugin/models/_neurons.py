@@ -9,7 +9,7 @@ from torch import nn
 
 from snnsl_plugin.errors import BadOption
 
-NeuronName = Literal["lif", "plif", "if"]
+NeuronName = Literal["lif", "plif", "if", "relu"]
 SurrogateName = Literal["atan", "sigmoid"]
 
 
@@ -28,7 +28,8 @@ def neuron_factory(
     `v += (x - v) / tau`, so a constant input x leads to v = x whatever tau is.
 
     Args:
-        neuron: `lif` (leaky), `plif` (leaky, tau learned per layer), `if` (no leak; `tau` is then not used).
+        neuron: `lif` (leaky), `plif` (leaky, tau learned per layer), `if` (no leak; `tau` is then not used);
+            `relu` for none, which makes an ANN of the same layers, e.g. to teach.
         tau: membrane time constant in steps, > 1 (for `plif` its first value).
         surrogate: the derivative used in place of the step function's: `atan` or `sigmoid`.
         surrogate_alpha: its steepness, > 0; larger is narrower.
@@ -38,8 +39,8 @@ def neuron_factory(
     Raises:
         BadOption: an unknown word, or a number outside its range.
     """
-    if neuron not in ("lif", "plif", "if"):
-        raise BadOption(f"neuron is {neuron!r}; choose lif, plif or if")
+    if neuron not in ("lif", "plif", "if", "relu"):
+        raise BadOption(f"neuron is {neuron!r}; choose lif, plif or if, or relu for an ANN")
     if surrogate not in ("atan", "sigmoid"):
         raise BadOption(f"surrogate is {surrogate!r}; choose atan or sigmoid")
     if not tau > 1:
@@ -61,6 +62,8 @@ def neuron_factory(
             "step_mode": "m",
         }
         made: nn.Module
+        if neuron == "relu":
+            return nn.ReLU()
         if neuron == "lif":
             made = neurons.LIFNode(tau=tau, **shared)
         elif neuron == "plif":

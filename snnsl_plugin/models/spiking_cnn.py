@@ -16,7 +16,7 @@ def spiking_cnn(
     *,
     channels: list[int] = [32, 64],  # noqa: B006  (read only; a plain default is what the recipe schema shows)
     hidden: int = 128,
-    neuron: Literal["lif", "plif", "if"] = "lif",
+    neuron: Literal["lif", "plif", "if", "relu"] = "lif",
     tau: float = 2.0,
     surrogate: Literal["atan", "sigmoid"] = "atan",
     surrogate_alpha: float = 2.0,
@@ -33,7 +33,7 @@ def spiking_cnn(
         classes: number of logits, >= 2.
         channels: width of each convolution, in order.
         hidden: width of the linear layer before the last.
-        neuron: kind of neuron (`lif`, `plif`, `if`).
+        neuron: kind of neuron (`lif`, `plif`, `if`), or `relu` for an ANN of the same layers.
         tau: membrane time constant in steps, > 1.
         surrogate: surrogate derivative (`atan`, `sigmoid`).
         surrogate_alpha: its steepness, > 0.

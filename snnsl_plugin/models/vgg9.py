@@ -18,7 +18,7 @@ def vgg9(
     channels: list[int] = [64, 64, 128, 128, 256, 256],  # noqa: B006  (read only; the recipe schema shows it)
     hidden: list[int] = [256, 256],  # noqa: B006
     dropout: float = 0.0,
-    neuron: Literal["lif", "plif", "if"] = "lif",
+    neuron: Literal["lif", "plif", "if", "relu"] = "lif",
     tau: float = 2.0,
     surrogate: Literal["atan", "sigmoid"] = "atan",
     surrogate_alpha: float = 2.0,
@@ -37,7 +37,7 @@ def vgg9(
         channels: the six convolution widths.
         hidden: widths of the linear layers before the last.
         dropout: share of units set to zero before each linear layer but the last, in [0, 1).
-        neuron: kind of neuron (`lif`, `plif`, `if`).
+        neuron: kind of neuron (`lif`, `plif`, `if`), or `relu` for an ANN of the same layers.
         tau: membrane time constant in steps, > 1.
         surrogate: surrogate derivative (`atan`, `sigmoid`).
         surrogate_alpha: its steepness, > 0.

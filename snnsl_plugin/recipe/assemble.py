@@ -31,6 +31,7 @@ from snnsl_plugin.recipe.torch_pruner import masking
 from snnsl_plugin.recipe.torch_pruning_pruner import cutting
 from snnsl_plugin.recipe.torch_pruning_types import Cut, SpikingDynamic
 from snnsl_plugin.recipe.torch_types import HostedPruning
+from snnsl_plugin.recipe.torchvision_guide import load_guide
 from snnsl_plugin.training import checkpoint
 from snnsl_plugin.training.budget import Budget, Inputs
 from snnsl_plugin.training.distiller import ReverseDistiller
@@ -144,7 +145,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         loss=recipe.train.loss,
         device=device(recipe),
     )
-    distiller = _distiller(recipe, parts, known)
+    distiller = _distiller(recipe, parts, known, model)
     health = [_given(build("health", each), {"model": model, **known}) for each in recipe.health]
     scaler = scaler_for(how)
     if isinstance(recipe.pruning, NniPruning):
@@ -152,7 +153,7 @@ def assemble(recipe: Recipe, parts: Data) -> Assembled:
         example = next(batches(parts.validation, how.device))[0]
         hosted = driven(recipe.pruning, model, kind, options, seed=recipe.seed, example=example, **known)
         return Assembled(parts, model, hosted.optimizer, how, hosted, hosted.patched(distiller), scaler, health, *dense)
-    optimizer = kind(model.parameters(), **options)
+    optimizer = kind([*model.parameters(), *(distiller.parameters() if distiller else [])], **options)
     pruner: DynamicPruner | ChannelPruner | HostedPruner | None
     if isinstance(recipe.pruning, Cut | SpikingDynamic | HostedPruning):
         drawn = partial(drawn_batches, parts.train, how.device, recipe.seed)
@@ -233,16 +234,16 @@ def _inputs(part: Loader, device: str) -> Iterator[Tensor]:
             yield x
 
 
-def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDistiller | None:
+def _distiller(recipe: Recipe, parts: Data, known: dict[str, int], model: nn.Module) -> ReverseDistiller | None:
     wanted = recipe.distillation
     if wanted is None:
         return None
     guide = build("guides", wanted.guide)
-    given: dict[str, Any] = dict(known)
+    given: dict[str, Any] = dict(known) | {"learner": model}
     if "network" in _unknown(guide):
-        if not wanted.guide.run:
-            raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
-        given["network"] = load_network(Path(wanted.guide.run), parts).to(device(recipe))
+        with closing(batches(parts.validation, device(recipe))) as drawn:
+            given["example"] = next(drawn)[0][:, :1]
+        given["network"] = _guide_network(wanted.guide, parts, given["example"]).to(device(recipe))
     guide = _given(guide, given)
     return ReverseDistiller(
         guide,
@@ -252,6 +253,21 @@ def _distiller(recipe: Recipe, parts: Data, known: dict[str, int]) -> ReverseDis
         per_step=wanted.per_step,
         logit_scale=wanted.logit_scale,
     )
+
+
+def _guide_network(guide: Any, parts: Data, example: Tensor) -> nn.Module:
+    """The network of a guide: of a finished run, or torchvision's with the weights of a file."""
+    architecture, file = getattr(guide, "architecture", None), getattr(guide, "checkpoint", None)
+    if guide.run and (architecture or file):
+        raise BadOption("distillation.guide has a run and a checkpoint: one network teaches, keep one of the two")
+    if guide.run:
+        return load_network(Path(guide.run), parts)
+    if architecture and file:
+        return load_guide(architecture, Path(file), len(parts.splits.classes), example)
+    if architecture or file:
+        missing = "checkpoint" if architecture else "architecture"
+        raise BadOption(f"distillation.guide.{missing} is missing: an architecture and a checkpoint go together")
+    raise BadOption("distillation.guide.run is missing: this guide needs the folder of a finished run")
 
 
 def _unknown(chosen: Any) -> list[str]:

@@ -24,13 +24,15 @@ def digest(recipe: Recipe) -> str:
     Defaults are left out, so an option that is new tomorrow leaves the digests of today's recipes as they are; so are
     `tracking`, `compare`, `tune` and `data.workers`, which do not change what a run computes. The run of a guide or a
     parent counts by its own digest and seed, not by the folder it lies in; before that run is there, by the folder's
-    name. A function of another distribution counts with the file it is written in.
+    name. A checkpoint counts by its content, and a function of another distribution by the file it is written in.
     """
     said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(_NOT_COMPUTED))
     said.get("data", {}).pop("workers", None)
     for named in ((said.get("distillation") or {}).get("guide"), said.get("parent")):
         if isinstance(named, dict) and named.get("run") and (held := identity(Path(named["run"]))):
             named["run"] = {"digest": held["digest"], "seed": held["seed"]}
+        if isinstance(named, dict) and named.get("checkpoint") and (file := Path(named["checkpoint"])).is_file():
+            named["checkpoint"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     if joined := _joined(recipe):
         said["joined"] = joined
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

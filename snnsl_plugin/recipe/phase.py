@@ -32,6 +32,7 @@ from snnsl_plugin.recipe.load import dump
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.journal import Journal
 from snnsl_plugin.training import checkpoint
+from snnsl_plugin.training.distiller import ReverseDistiller
 from snnsl_plugin.training.events import Epoch, Event, MaskUpdate
 from snnsl_plugin.training.loop import batches, fit
 from snnsl_plugin.training.pruner import DynamicPruner
@@ -238,6 +239,8 @@ def _finish(
     masks |= saved["best"].get("masks", {})  # those of the last epoch may be others
     if pruner:
         pruner.finish()
+    if isinstance(made.distiller, ReverseDistiller):
+        made.distiller.finish()
     measured = measure(model, batches(part, device), masks=masks or None)
     validated = measure(model, batches(made.data.validation, device), masks=masks or None) if tested else measured
     paths = live_paths(model, next(batches(part, device))[0][:, :1], masks=masks or None)

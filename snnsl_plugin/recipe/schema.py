@@ -247,6 +247,17 @@ class Recipe(Block):
         return self
 
     @model_validator(mode="after")
+    def _features_stay(self) -> Recipe:
+        guide = self.distillation.guide if self.distillation else None
+        if isinstance(self.pruning, NniPruning | Cut | SpikingDynamic) and getattr(guide, "features", None) is not None:
+            raise problem(
+                "features cannot be compared with those of a network that gets another form on the way: leave features "
+                "out, or choose another pruning type",
+                "distillation",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_inherit(self) -> Recipe:
         if self.parent:
             check_parent(self.pruning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,6 +12,14 @@ from snnsl_plugin.core.layer import Divergence
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.guides._lesson import Guide, Softening
 from snnsl_plugin.training.losses import LossName, label_loss
+
+
+class Taught(NamedTuple):
+    """What one batch is taught; see `ReverseDistiller.lesson`."""
+
+    factor: float
+    divergence: Tensor
+    matched: Tensor | None
 
 
 class ReverseDistiller:
@@ -92,13 +100,14 @@ class ReverseDistiller:
             )
         scaled = logits if loss == "mse" else logits * self.soften.logit_scale
         hard = label_loss(loss, scaled, target, per_step=self.soften.per_step, label_smoothing=label_smoothing)
-        lesson = self.lesson(logits, target, x=x) if self.weight else None
+        asked = self.weight > 0 or getattr(self.guide, "matches", False)
+        lesson = self.lesson(logits, target, x=x) if asked else None
         if lesson is None:
             return hard
-        factor, soft = lesson
-        return (1.0 - self.weight) * hard + self.weight * factor * soft
+        mixed = (1.0 - self.weight) * hard + self.weight * lesson.factor * lesson.divergence
+        return mixed if lesson.matched is None else mixed + lesson.matched
 
-    def lesson(self, logits: Tensor, target: Tensor, *, x: Tensor) -> tuple[float, Tensor] | None:
+    def lesson(self, logits: Tensor, target: Tensor, *, x: Tensor) -> Taught | None:
         """What the guide has to say to one batch, without the labels' part.
 
         Args:
@@ -107,8 +116,8 @@ class ReverseDistiller:
             x: what the guide is asked with.
 
         Returns:
-            A factor (tau^2, where the guide names no other) and the mean divergence, a scalar; None where the guide has
-            nothing to say yet.
+            A factor (tau^2, where the guide names no other), the mean divergence, a scalar, and what is added besides;
+            None where the guide has nothing to say yet.
         """
         seen = logits.detach() if getattr(self.guide, "reads_logits", False) else x
         lesson = self.guide(seen, target, logits.shape[-1], self.soften)
@@ -127,7 +136,18 @@ class ReverseDistiller:
                 f"the guide answers at {lesson.answer.shape[0]} time steps and the learner at {learner.shape[0]}: give "
                 "both the same T, or compare the mean over time (per_step=False)"
             )
-        return factor, self._divergence(lesson.answer.detach().expand_as(learner), learner).mean()
+        divergence = self._divergence(lesson.answer.detach().expand_as(learner), learner).mean()
+        return Taught(factor, divergence, lesson.matched)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer is to train besides the learner; mostly nothing."""
+        trained: list[nn.Parameter] = self.guide.trained() if hasattr(self.guide, "trained") else []
+        return trained
+
+    def finish(self) -> None:
+        """Ends the lessons: a guide that listened to the learner takes its hooks away."""
+        if hasattr(self.guide, "close"):
+            self.guide.close()
 
     def observe(self, model: nn.Module, step: int) -> None:
         """Tells the guide that a step has passed, where it wants to know."""

@@ -24,7 +24,7 @@ from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.learning_rate import Restart, learning_rate
 from snnsl_plugin.training.losses import LossName, label_loss
 from snnsl_plugin.training.ranks import ALONE, Ranks
-from snnsl_plugin.training.replicas import check_reached, check_same, copy_buffers_, replicated, shared
+from snnsl_plugin.training.replicas import average_beside_, check_reached, check_same, copy_buffers_, replicated, shared
 from snnsl_plugin.training.seeds import derived, generator
 
 
@@ -202,6 +202,7 @@ def fit(
             scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
             if step == epochs_done * len(train):
                 check_reached(model, ranks)
+            average_beside_(optimizer, model, ranks)
             scaler.unscale_(optimizer)  # clipping, criteria and growths want the gradients as they are
             if isinstance(pruner, Learner) and (scores := pruner.score_optimizer()):
                 scaler.unscale_(scores)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from snnsl_plugin.errors import BadOption, RankFailed
 from snnsl_plugin.training.ranks import Ranks
@@ -88,6 +89,19 @@ def copy_buffers_(model: nn.Module, ranks: Ranks) -> None:
         parts = torch.split(flat, [buffer.numel() for buffer in buffers])
         for buffer, part in zip(buffers, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+@torch.no_grad()
+def average_beside_(optimizer: Optimizer, model: nn.Module, ranks: Ranks) -> None:
+    """Averages over ranks the gradients of what is trained beside the network, which torch's wrapper does not know."""
+    if ranks.world_size == 1:
+        return
+    inside = {id(parameter) for parameter in model.parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in inside and parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= ranks.world_size
 
 
 def check_reached(model: nn.Module, ranks: Ranks) -> None:

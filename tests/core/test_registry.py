@@ -57,6 +57,7 @@ def test_every_registered_guide_keeps_its_contract() -> None:
     for name in registry.names("guides"):
         function = registry.get("guides", name)
         given = {"network": torch.nn.Identity(), "total_steps": 10, "steps_per_epoch": 5}
+        given |= {"learner": torch.nn.Identity(), "example": torch.zeros(3, 1, 5)}
         positional = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         guide = function(**{each: given[each] for each in positional})
         if hasattr(guide, "observe"):

@@ -41,7 +41,7 @@ def evaluator_of(model, training_step=None, lr=0.1, evaluate=None):
 
 def given(name):
     """A guide of the registry and what it needs, for NNI's door and for any loop's."""
-    if name in ("sparse", "dense", "permuted"):
+    if name in ("sparse", "dense", "permuted", "ann"):
         teacher = conv_net(5)
         options = {"teacher_model": copy.deepcopy(teacher), "guide": name} | RUNS_A_NETWORK
         return options, registry.get("guides", name)(teacher)

@@ -9,6 +9,7 @@ from spikingjelly.activation_based import base, functional
 from torch import nn
 
 from snnsl_plugin import registry
+from snnsl_plugin.anatomy import neurons
 from snnsl_plugin.errors import BadOption, MissingExtra
 from snnsl_plugin.models._permission import permit
 
@@ -144,3 +145,14 @@ def test_if_neurons_have_no_leak_and_lif_neurons_forget():
         potentials[kind] = float(neuron.v)
     # by hand: IF keeps 0.4; LIF is at 0.4 / 2 = 0.2 after the first step and 0.2 - 0.2 / 2 = 0.1 after the second
     assert potentials == pytest.approx({"if": 0.4, "lif": 0.1})
+
+
+@pytest.mark.parametrize("name", ["spiking_cnn", "vgg9"])
+def test_without_neurons_it_is_an_ann_that_says_the_same_of_one_picture_at_every_step(name):
+    net = build(name, neuron="relu").eval()
+    assert not neurons(net)
+    with torch.no_grad():
+        out = net(torch.rand(1, 2, 2, 32, 32).repeat(3, 1, 1, 1, 1))
+    torch.testing.assert_close(out, out[:1].expand_as(out))
+    spiking = build(name).state_dict()
+    assert all(torch.equal(value, spiking[key]) for key, value in net.state_dict().items())  # the same layers

@@ -38,11 +38,13 @@ class Lesson:
         answer: log-probabilities, (N, K) or (T, N, K), without gradient.
         learner_temperature: the learner's temperature, where it is not the guide's.
         factor: what the mean divergence is multiplied with, where it is not temperature^2.
+        matched: what is added to the loss besides, a scalar with a gradient: the distance of hidden features.
     """
 
     answer: Tensor
     learner_temperature: float | None = None
     factor: float | None = None
+    matched: Tensor | None = None
 
 
 class Guide(Protocol):
