@@ -1,7 +1,6 @@
 """Samples a second that loaders give, against those that training takes; in turns, an epoch each.
 
-Seconds of the processor, one thread: others on the machine change them less than seconds of the clock. Only what
-worker processes gain is measured by the clock.
+Seconds of the processor, one thread: others on the machine change them less than seconds of the clock.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -62,7 +60,7 @@ def _against_training(name: str, recipe: str, changes: list[str]) -> dict[str, f
     for event in training:
         if isinstance(event, Step) and event.step % steps == 0:  # before the validation
             trained.append(time.process_time() - began)
-            loaded.append(_seconds_of_a_pass(data, event.step // steps, time.process_time))
+            loaded.append(_seconds_of_a_pass(data, event.step // steps))
         if isinstance(event, Epoch):
             began = time.process_time()
     return {
@@ -73,22 +71,16 @@ def _against_training(name: str, recipe: str, changes: list[str]) -> dict[str, f
 
 
 def _whole_recordings() -> dict[str, float]:
-    """128x128 pixels, 16 frames, augmented; in this process and in two others, in turns."""
+    """128x128 pixels, 16 frames, augmented."""
     torch.set_num_threads(1)
-    parts = {
-        workers: assemble.data(load("dvs_gesture_quick", [*WHOLE, f"data.workers={workers}"])) for workers in (0, 2)
-    }
-    spent: dict[int, list[float]] = {0: [], 2: []}
-    for turn in range(EPOCHS):
-        for workers, data in parts.items():
-            spent[workers].append(_seconds_of_a_pass(data, turn, time.perf_counter))
-    count = len(parts[0].splits.train)
-    return {f"loader_whole_{workers}_samples_per_s": count / statistics.median(each) for workers, each in spent.items()}
+    data = assemble.data(load("dvs_gesture_quick", WHOLE))
+    spent = [_seconds_of_a_pass(data, turn) for turn in range(EPOCHS)]
+    return {"loader_whole_recordings_samples_per_s": len(data.splits.train) / statistics.median(spent)}
 
 
-def _seconds_of_a_pass(data: assemble.Data, epoch: int, clock: Callable[[], float]) -> float:
+def _seconds_of_a_pass(data: assemble.Data, epoch: int) -> float:
     with torch.random.fork_rng(devices=[]):  # the training around it goes on with its own random numbers
-        began = clock()
+        began = time.process_time()
         for _ in data.train.epoch(generator(0, "order", epoch)):
             pass
-        return clock() - began
+        return time.process_time() - began
