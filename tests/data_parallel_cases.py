@@ -10,6 +10,8 @@ from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
 from snnsl_plugin.core import schedules
+from snnsl_plugin.core.criteria.criticality import criticality
+from snnsl_plugin.core.criteria.hebbian import hebbian
 from snnsl_plugin.datasets._loader import Loader
 from snnsl_plugin.recipe.load import load
 from snnsl_plugin.recipe.schema import Recipe
@@ -30,7 +32,13 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse", "features")
+CASES = ("plain", "norm", "fisher", "costs", "ends", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse", "features")
+#: by case: the criterion, the growth, and layers that drive no neuron
+ASKING = {
+    "fisher": ("fisher", "gradient", ()),
+    "costs": ("synop_value", "gradient_per_synop", ()),
+    "ends": (lambda layer: hebbian(layer) + criticality(layer), "coincidence", ("6",)),
+}
 
 RECIPE = (
     "train.epochs=3",
@@ -126,10 +134,10 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
         how |= {"start": "2it", "every": "5it", "until": "17it", "early_time": 0.6}
         pruner = DynamicPruner(model, optimizer, "lth", density=schedules.geometric(first=1.0, last=0.4), **how)
     else:
+        criterion, growth, exclude = ASKING.get(case, ("spike_saliency", "gradient", ()))
         pruner = DynamicPruner(
-            model, optimizer, growth="gradient", distribution="uniform", swap=schedules.constant(value=0.3),
-            criterion="fisher" if case == "fisher" else "spike_saliency",
-            density=schedules.linear(first=0.9, last=0.3), **how,
+            model, optimizer, growth=growth, distribution="uniform", swap=schedules.constant(value=0.3),
+            criterion=criterion, exclude=exclude, density=schedules.linear(first=0.9, last=0.3), **how,
         )  # fmt: skip
     part = Loader(
         Pictures(), BATCH, shuffle=True, encoder=lambda x: x.unsqueeze(0).repeat(5 if case == "lth" else 3, 1, 1, 1, 1)
@@ -145,10 +153,11 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
             seen["accuracies"].append(event.accuracy)
             kept = pruner.state_dict()
             pruner.load_state_dict(kept)  # as a resumed run does: nothing may be lost or counted twice
-            again = pruner.state_dict()["statistics"]["spikes"]
-            for name, value in kept["statistics"]["spikes"].items():
-                seen[f"spikes/{event.epoch}/{name}"] = torch.as_tensor(value)
-                seen[f"again/{event.epoch}/{name}"] = torch.as_tensor(again[name])
+            again = pruner.state_dict()["statistics"]
+            for word in ("spikes", "operations", "coincidences", "surrogates"):
+                for name, value in kept["statistics"].get(word, {}).items():
+                    seen[f"spikes/{event.epoch}/{word}/{name}"] = torch.as_tensor(value)
+                    seen[f"again/{event.epoch}/{word}/{name}"] = torch.as_tensor(again[word][name])
     seen |= {f"state/beside/{number}": value.detach().clone() for number, value in enumerate(beside)}
     return seen | {f"state/{name}": value.clone() for name, value in model.state_dict().items()}
 

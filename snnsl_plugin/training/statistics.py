@@ -12,16 +12,18 @@ from torch.optim import Optimizer
 from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.core.layer import PER_CHANNEL, Layer
 from snnsl_plugin.errors import BadOption, MissingStatistic
+from snnsl_plugin.training.coincidences import Coincidences
 from snnsl_plugin.training.downstream import Downstream
 from snnsl_plugin.training.operations import Operations
 from snnsl_plugin.training.potentials import Potentials
 from snnsl_plugin.training.recorder import SpikeRecorder
 from snnsl_plugin.training.scale_gradients import ScaleGradients
+from snnsl_plugin.training.surrogates import Surrogates
 from snnsl_plugin.training.traces import FIELDS, Traces
 from snnsl_plugin.training.watcher import Watcher
 
 #: Statistics of the neuron that a layer drives.
-_BEHIND = {"post_spikes", "post_potential", *FIELDS}
+BEHIND = {"post_spikes", "coincidence", "correlation", "surrogate", "post_potential", *FIELDS}
 
 
 class Statistics:
@@ -47,7 +49,7 @@ class Statistics:
             outputs = "post_spikes" in needs
             self._recorder = SpikeRecorder(model, layers=list(weights), outputs=outputs, training_only=True)
             self._watchers["spikes"] = self._recorder
-        if needs & _BEHIND:
+        if needs & BEHIND:
             self._downstream = Downstream(model, weights)
         if self._downstream and needs & FIELDS:
             self._watchers["traces"] = Traces(model, layers, self._downstream.found)
@@ -57,6 +59,10 @@ class Statistics:
             self._watchers["potentials"] = Potentials(model, self._downstream)
         if "scale_grad" in needs:
             self._watchers["scales"] = ScaleGradients(model, weights)
+        if self._downstream and needs & {"coincidence", "correlation"}:
+            self._watchers["coincidences"] = Coincidences(model, layers, self._downstream)
+        if self._downstream and "surrogate" in needs:
+            self._watchers["surrogates"] = Surrogates(model, layers, self._downstream)
         self._grad_square: dict[str, Tensor] = {}
         self._squares = 0
 

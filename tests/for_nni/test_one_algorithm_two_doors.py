@@ -20,7 +20,7 @@ from snnsl_plugin.errors import BadOption
 from snnsl_plugin.for_nni import SpikingDynamicPruner
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
-from snnsl_plugin.training.statistics import needed
+from snnsl_plugin.training.statistics import BEHIND, needed
 
 STEPS, EVERY, TIMES = 22, 3, 6
 OPTIMIZERS = {
@@ -162,7 +162,8 @@ def test_a_training_that_ends_with_the_last_rewind_is_refused():
 @pytest.mark.parametrize("criterion", registry.names("criteria"))
 @pytest.mark.parametrize("growth", registry.names("growth"))
 def test_every_criterion_and_growth_is_recorded_alike(criterion, growth, monkeypatch):
-    if any(each.startswith("post_") for each in needed([registry.get("criteria", criterion)])):  # of a neuron behind it
+    asked = needed([registry.get("criteria", criterion), registry.get("growth", growth)])
+    if asked & BEHIND:  # every layer must drive a neuron
         monkeypatch.setattr(sys.modules[__name__], "conv_net", ending_in_spikes)
     options = {"criterion": criterion, "growth": growth, "distribution": "erk", "sample_every": 2}
     swap = schedules.constant(value=0.3)

@@ -113,7 +113,8 @@ CHANGED = {
         "{name: magnitude}",
         "magnitud",
         "11:3: pruning.criterion.name: unknown criterion 'magnitud'; did you mean 'magnitude'? (known: "
-        "activity_product, fisher, lamp, magnitude, membrane_potential, spike_saliency, synop_value, taylor)",
+        "activity_product, criticality, fisher, hebbian, lamp, magnitude, membrane_potential, spike_saliency, "
+        "synop_value, taylor)",
     ),
     "unknown growth": (
         "name: gradient",

@@ -13,7 +13,7 @@ from snnsl_plugin.errors import BadCheckpoint, BadOption, Disconnected, MissingS
 from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
-from snnsl_plugin.training.statistics import needed
+from snnsl_plugin.training.statistics import BEHIND, needed
 
 DENSITY = schedules.cubic(first=1.0, last=0.2)
 SWAP = schedules.cosine(first=0.5, last=0.0)
@@ -109,7 +109,7 @@ def test_every_registered_function_works_by_name(kind: str) -> None:
     for name in registry.names(kind):
         # The readout drives no neuron, so there is no rate and no potential behind it.
         needs = set() if kind == "distributions" else needed([registry.get(kind, name)])
-        exclude = ["7"] if any(each.startswith("post_") for each in needs) else []
+        exclude = ["7"] if needs & BEHIND else []
         density = schedules.constant(value=0.4)
         *_, pruner, events = trained(16, swap=SWAP, density=density, exclude=exclude, **{option: name})
         assert pruner.density == round(0.4 * 646) / 646, name
@@ -119,6 +119,9 @@ def test_every_registered_function_works_by_name(kind: str) -> None:
 @pytest.mark.parametrize("options", [
     {"criterion": "spike_saliency", "growth": "random", "swap": SWAP},
     {"criterion": "fisher", "growth": "momentum", "swap": SWAP, "distribution": "uniform"},
+    {"criterion": "synop_value", "growth": "coincidence", "swap": SWAP, "exclude": ["7"]},
+    {"criterion": "criticality", "growth": "gradient_per_synop", "swap": SWAP, "exclude": ["7"]},
+    {"criterion": "hebbian", "distribution": "global", "exclude": ["7"]},
     {"rule": "stds", "threshold": schedules.sine(last=0.1)},
     {"rule": "sca", "exclude": ["7"], "density": schedules.cubic(first=1.0, last=0.6), "swap": SWAP, "sample_every": 2},
 ])  # fmt: skip
