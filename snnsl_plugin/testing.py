@@ -213,9 +213,8 @@ def check_distribution(distribution: Distribution) -> None:
         for seed, (name, shape) in enumerate(shapes.items()):
             drawn = tied_layer(seed, name=name, shape=shape)
             full = torch.ones(shape, dtype=torch.bool)
-            layers.append(
-                Layer(name, drawn.weight, {"mask": full if name in excluded else drawn.mask}, name not in excluded)
-            )
+            state = {"mask": full if name in excluded else drawn.mask}
+            layers.append(replace(drawn, state=state, prunable=name not in excluded))
         scores = {layer.name: layer.weight.abs() for layer in layers if layer.prunable}
         total = sum(layer.weight.numel() for layer in layers)
         least = sum(layer.weight.numel() for layer in layers if not layer.prunable)

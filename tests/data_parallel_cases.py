@@ -32,7 +32,9 @@ SAMPLES, BATCH, EPOCHS = (
 )  # batches of 7, 7, 7, 7 and 1: two ranks share 4 to 3, and the last is for one of them
 STEPS = 20
 #: networks with what trains them: with and without batch norm, every rule, every guide
-CASES = ("plain", "norm", "fisher", "costs", "ends", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse", "features")
+CASES = (
+    "plain", "norm", "fisher", "costs", "ends", "stds", "dpap", "upr", "lth", "virtual", "self", "sparse", "features",
+)  # fmt: skip
 #: by case: the criterion, the growth, and layers that drive no neuron
 ASKING = {
     "fisher": ("fisher", "gradient", ()),

@@ -25,7 +25,7 @@ from snnsl_plugin.training.events import MaskUpdate
 from snnsl_plugin.training.living import Living
 from snnsl_plugin.training.mounting import mount_, unmount_
 from snnsl_plugin.training.options import bind_rule
-from snnsl_plugin.training.planning import check_budget, counts_at_end, density_at
+from snnsl_plugin.training.planning import as_if_recorded, check_budget, counts_at_end, density_at, needed_to_share
 from snnsl_plugin.training.rewinding import Rewinding
 from snnsl_plugin.training.rounds import Rounds
 from snnsl_plugin.training.scores import Scores
@@ -42,7 +42,7 @@ class DynamicPruner:
     the optimizer's moments keep running on them; dead weights are exactly zero after every step. Nothing is patched:
     the pruner keeps its own hooks and `finish()` removes them.
 
-    Memory: one byte a prunable weight for the masks (criterion `fisher` adds four).
+    Memory: one byte a prunable weight for the masks (criterion `fisher` adds four, growth `coincidence` eight).
 
     Args:
         model: whose convolutions and linear layers are pruned.
@@ -136,6 +136,7 @@ class DynamicPruner:
         needs = needed(self._rule.functions("criteria", "growth")) | self._rule.needs
         check_trainable({name: self._weights[name] for name in self._generators}, optimizer, needs)
         self._states: dict[str, State] = {name: self._initial(name) for name in self._modules}
+        needs |= needed_to_share(self._rule, self._layers())
         self._statistics = Statistics(
             model,
             {name: self._weights[name] for name in self._generators},
@@ -240,7 +241,7 @@ class DynamicPruner:
 
         A distribution that ranks scores is shown the size of today's weights, so its answer is a guess.
         """
-        layers = self._layers()
+        layers = as_if_recorded(self._layers())
         scores = {each.name: each.weight.detach().abs() for each in layers if each.prunable}
         return counts_at_end(self._rule, layers, scores)
 
@@ -402,7 +403,7 @@ class DynamicPruner:
     def _start_sparse(self, first: Mapping[str, Tensor] | None) -> None:
         density, distribution = (self._rule.chosen.get(word) for word in ("density", "distribution"))
         if self._when.start == 0 and density and distribution and density(0.0) < 1.0:
-            layers = self._layers()
+            layers = as_if_recorded(self._layers())
             self._set(random_states(layers, distribution, budget(layers, density(0.0)), first))
             for name in self.prunable:
                 drop_dead_(self._weights[name].data, self._states[name])

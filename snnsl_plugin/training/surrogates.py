@@ -14,7 +14,7 @@ from snnsl_plugin.anatomy import channel_axis_of, neurons
 from snnsl_plugin.training.downstream import Downstream
 from snnsl_plugin.training.watcher import Watcher
 
-#: Means are added up in steps of this, so that no order of adding, and no number of ranks, rounds differently.
+#: Slopes are added up in steps of this, so that neither the order nor the number of ranks changes a sum.
 _STEP = 2.0**-20
 
 
@@ -53,8 +53,8 @@ class Surrogates(Watcher):
         steep = slopes(neuron, arguments)
         if steep is not None:
             axis = channel_axis_of(neuron, steep.dim())
-            per_channel = steep.double().transpose(0, axis).flatten(1).sum(1) if steep.dim() > 1 else steep.double()
-            self.sums.add(name, (per_channel / _STEP).round() * _STEP, steep.numel() / steep.shape[axis])
+            whole = (steep.double() / _STEP).round().transpose(0, axis).flatten(1).sum(1)
+            self.sums.add(name, whole * _STEP, steep.numel() / steep.shape[axis])
 
 
 def slopes(neuron: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor | None:

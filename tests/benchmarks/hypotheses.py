@@ -47,6 +47,29 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     "weights rescaled by layer": ("does pruning starve the drive?", ["health=[rescale]"]),
     "weights rescaled by channel": ("does pruning starve the drive?", ["health=[{name: rescale, per: channel}]"]),
     "spike_saliency": ("do spike-aware scores help?", ["pruning.criterion=spike_saliency"]),
+    "fisher": ("does a score of the loss help?", ["pruning.criterion=fisher"]),
+    "hebbian": ("do spike-aware scores help?", ["pruning.criterion=hebbian", "pruning.exclude=[fc2]"]),
+    "criticality": ("do spike-aware scores help?", ["pruning.criterion=criticality", "pruning.exclude=[fc2]"]),
+    "last dense": ("reference of those that drive a neuron", ["pruning.exclude=[fc2]"]),
+    "synop_value": ("does a price for spikes help?", ["pruning.criterion=synop_value"]),
+    "synop_value, global": (
+        "does a price for spikes help?",
+        ["pruning.criterion=synop_value", "pruning.distribution=global"],
+    ),
+    "fisher allocation": ("does allocation matter?", ["pruning.distribution=fisher"]),
+    "synops allocation": ("does a price for spikes help?", ["pruning.distribution=synops"]),
+    "synops allocation, half": (
+        "does a price for spikes help?",
+        ["pruning.distribution={name: synops, share: 0.5}"],
+    ),
+    "grown by coincidence": (
+        "does it matter where one grows?",
+        ["pruning.swap={name: cosine, first: 0.1, last: 0.0}", "pruning.growth=coincidence", "pruning.exclude=[fc2]"],
+    ),
+    "grown by gradient per synop": (
+        "does it matter where one grows?",
+        ["pruning.swap={name: cosine, first: 0.1, last: 0.0}", "pruning.growth=gradient_per_synop"],
+    ),
 }
 
 

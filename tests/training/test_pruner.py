@@ -17,6 +17,7 @@ from snnsl_plugin.training.statistics import BEHIND, needed
 
 DENSITY = schedules.cubic(first=1.0, last=0.2)
 SWAP = schedules.cosine(first=0.5, last=0.0)
+HALF = schedules.cubic(first=1.0, last=0.5)
 
 
 def trained(steps: int, *, model: nn.Module | None = None, optimizer=None, pruner=None, **options):
@@ -119,9 +120,9 @@ def test_every_registered_function_works_by_name(kind: str) -> None:
 @pytest.mark.parametrize("options", [
     {"criterion": "spike_saliency", "growth": "random", "swap": SWAP},
     {"criterion": "fisher", "growth": "momentum", "swap": SWAP, "distribution": "uniform"},
-    {"criterion": "synop_value", "growth": "coincidence", "swap": SWAP, "exclude": ["7"]},
-    {"criterion": "criticality", "growth": "gradient_per_synop", "swap": SWAP, "exclude": ["7"]},
-    {"criterion": "hebbian", "distribution": "global", "exclude": ["7"]},
+    {"criterion": "synop_value", "growth": "coincidence", "swap": SWAP, "exclude": ["7"], "density": HALF},
+    {"criterion": "criticality", "growth": "gradient_per_synop", "swap": SWAP, "exclude": ["7"], "density": HALF},
+    {"criterion": "hebbian", "distribution": "global", "exclude": ["7"], "density": HALF},
     {"rule": "stds", "threshold": schedules.sine(last=0.1)},
     {"rule": "sca", "exclude": ["7"], "density": schedules.cubic(first=1.0, last=0.6), "swap": SWAP, "sample_every": 2},
 ])  # fmt: skip

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
+
 from snnsl_plugin.core.layer import Layer
 from snnsl_plugin.errors import BadOption
 
@@ -81,6 +84,21 @@ def free_budget(layers: Sequence[Layer], budget: int) -> tuple[dict[str, int], i
             f"{sum(fixed.values()) / total:.4g}"
         )
     return fixed, rest
+
+
+def none_emptied(layers: Sequence[Layer], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same scores, but that the best live weight of each prunable layer comes before all others.
+
+    Through a layer without any connection nothing passes, whatever the others are worth.
+    """
+    lifted = {}
+    for layer in layers:
+        if layer.prunable:
+            own = scores[layer.name].clone(memory_format=torch.contiguous_format)
+            if bool(layer.mask.any()) and not bool(own.isnan().any()):  # NaN is told by whoever ranks
+                own.view(-1)[own.masked_fill(~layer.mask, -math.inf).argmax()] = math.inf
+            lifted[layer.name] = own
+    return lifted
 
 
 def in_order(layers: Sequence[Layer], counts: Mapping[str, int]) -> dict[str, int]:
