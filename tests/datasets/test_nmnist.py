@@ -62,6 +62,17 @@ def test_a_recording_cut_short_is_named_before_anything_is_trained(folder):
         nmnist()
 
 
+@pytest.mark.parametrize("folds", [None, 5])
+def test_or_broken_recordings_are_left_out_named_and_counted(folder, folds, caplog):
+    for name in ("Train/3/00002.bin", "Test/7/00001.bin"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    (folder / "Train" / "5" / "00000.bin").write_bytes(b"")
+    splits = nmnist(skip_broken=True, folds=folds)
+    assert splits.skipped == 3
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 117
+    assert all(name in caplog.text for name in ("Train/3/00002.bin", "Test/7/00001.bin", "Train/5/00000.bin"))
+
+
 def test_missing_data_names_folder_layout_way_and_size(tmp_path, monkeypatch):
     monkeypatch.setenv("SNNSL_DATA", str(tmp_path))
     with pytest.raises(MissingData) as caught:
