@@ -11,6 +11,7 @@ from snnsl_plugin import registry
 from snnsl_plugin.core.layer import Schedule
 from snnsl_plugin.errors import BadOption, Disconnected
 from snnsl_plugin.training.budget import Budget
+from snnsl_plugin.training.rounds import Rounds
 from snnsl_plugin.training.timetable import Timetable
 
 #: After the ramp masks change again only where the budget is missed by more than this share.
@@ -128,11 +129,16 @@ def steering(budget: Budget, rule: str, options: dict[str, Any], when: Timetable
     """Steers a rule: its options `density` and `swap` are replaced, in place.
 
     Raises:
-        BadOption: the density of the rule is an outcome, or it was given none.
+        BadOption: the density of the rule is an outcome, or it was given none, or the rule rewinds.
     """
     known = registry.options("rules", rule)
     if "density" not in known:
         raise BadOption(f"a budget of {budget} is met by moving the density, and that of rule {rule!r} is an outcome")
+    if isinstance(when, Rounds):
+        raise BadOption(
+            f"a budget of {budget} is met by correcting masks after the last update, and rule {rule!r} rewinds the "
+            "network at each: give it a density alone"
+        )
     if not callable(options.get("density")):
         raise BadOption(
             f"a budget of {budget} needs a density schedule to start from, and density={options.get('density')!r} is "

@@ -5,6 +5,7 @@ import pytest
 from snnsl_plugin.core import schedules
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.budget import Budget
+from snnsl_plugin.training.rounds import Rounds
 from snnsl_plugin.training.steering import Steering, least_density, steering
 from snnsl_plugin.training.timetable import Timetable
 
@@ -89,5 +90,7 @@ def test_what_cannot_be_steered_is_refused() -> None:
     budget = Budget("connections", 10)
     with pytest.raises(BadOption, match="that of rule 'stds' is an outcome"):
         steering(budget, "stds", {}, WHEN, 0.1)
+    with pytest.raises(BadOption, match="rule 'lth' rewinds the"):
+        steering(budget, "lth", {"density": schedules.linear(first=1.0, last=0.1)}, Rounds(0, 100, 10), 0.1)
     with pytest.raises(BadOption, match="needs a density schedule to start from"):
         steering(budget, "drop_grow", {"density": 0.1}, WHEN, 0.1)
