@@ -131,7 +131,7 @@ def trained(case: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     elif case == "dpap":
         pruner = DynamicPruner(model, optimizer, "dpap", pressure=4.0, **how | {"every": "1it"})
     elif case == "upr":
-        pruner = DynamicPruner(model, optimizer, "upr", price=1e-5, score_lr=1e-2, **how | {"until": "80%"})
+        pruner = DynamicPruner(model, optimizer, "upr", price=1e-5, score_lr=1e-2, **how)
     elif case == "lth":
         how |= {"start": "2it", "every": "5it", "until": "17it", "early_time": 0.6}
         pruner = DynamicPruner(model, optimizer, "lth", density=schedules.geometric(first=1.0, last=0.4), **how)

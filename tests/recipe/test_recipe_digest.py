@@ -74,6 +74,8 @@ PINNED = {
     "published/set_quick": "6163c3c39efdd071",
     "published/stds": "eeccba0ef537f1b5",
     "published/stds_quick": "ade10393c6b8b67b",
+    "published/upr": "64f7b8326fc383b2",
+    "published/upr_quick": "fa64ea09f3df6c83",
     "tune_nmnist": "e40732d8395f7e18",
     "tune_digits": "25d333b47017c0fc",
     "vgg9_structured": "5b4909b0782c9d2d",
