@@ -130,6 +130,7 @@ def test_the_known_methods_differ_as_their_papers_do(tmp_path):
         "grad_r",
         "dpap",
         "sca",
+        "bpsr",
         "sd_snn",
         "upr",
         "lth",

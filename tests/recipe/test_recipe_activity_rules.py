@@ -16,10 +16,14 @@ from snnsl_plugin.training.events import Epoch
 SMALL = [
     "threads=1", "train.epochs=6", "train.batch_size=32", "train.optimizer.lr=0.01", "tracking.mlflow=false",
     "model={name: spiking_cnn, channels: [8, 16], hidden: 64}", "data.encoder={name: direct, T: 2}",
-    "pruning.start=20%", "pruning.until=60%", "pruning.every=1it",
+    "pruning.start=20%", "pruning.until=60%",
 ]  # fmt: skip
 #: by rule: what changes so that a short training shows it, and how much may be left in the end
-RULES: dict[str, tuple[list[str], float]] = {"dpap": ([], 0.4), "sd_snn": ([], 0.5)}
+RULES: dict[str, tuple[list[str], float]] = {
+    "dpap": (["pruning.every=1it"], 0.4),
+    "sd_snn": (["pruning.every=1it"], 0.5),
+    "bpsr": (["pruning.every=5it", "health=[{name: rate_price, weight: 0.5}]"], 0.3),
+}
 
 
 def lines(run_dir: Path) -> list[dict]:

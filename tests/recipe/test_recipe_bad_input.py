@@ -103,9 +103,9 @@ CHANGED = {
         "drop_grow",
         "10:3: pruning.type: unknown pruning type 'drop_grow'; did you mean 'snnsl.drop_grow'? "
         "(known: dense, nni.agp_level, nni.agp_taylor, nni.fpgm, nni.l1_norm, nni.l2_norm, nni.level, "
-        "nni.linear_l1_norm, nni.movement, nni.slim, nni.spiking_dynamic, nni.taylor, snnsl.dpap, snnsl.dpf, "
-        "snnsl.drop_grow, snnsl.grad_r, snnsl.lth, snnsl.sca, snnsl.sd_snn, snnsl.stds, snnsl.upr, torch.global_l1, "
-        "torch.l1, torch.ln_structured, torch.random, torch.random_structured, torch_pruning.base, "
+        "nni.linear_l1_norm, nni.movement, nni.slim, nni.spiking_dynamic, nni.taylor, snnsl.bpsr, snnsl.dpap, "
+        "snnsl.dpf, snnsl.drop_grow, snnsl.grad_r, snnsl.lth, snnsl.sca, snnsl.sd_snn, snnsl.stds, snnsl.upr, "
+        "torch.global_l1, torch.l1, torch.ln_structured, torch.random, torch.random_structured, torch_pruning.base, "
         "torch_pruning.bn_scale, torch_pruning.group_norm, torch_pruning.growing_reg, torch_pruning.spiking, "
         "torch_pruning.spiking_dynamic)",
     ),
