@@ -14,14 +14,12 @@ from snnsl_plugin.recipe import figures
 Generation = Mapping[str, Any]
 #: The columns of the table: title, and the cell of a candidate that is finished.
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "validation accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
+    "validation": lambda row: f"{100 * row['accuracy']:.2f} %",
     "connections": lambda row: f"{row['connections']:,}",
     "density": lambda row: f"{100 * row['density']:.2f} %",
     "SynOps": lambda row: f"{row['synops_per_sample']:,.0f}",
-    "layers deep": lambda row: str(row["depth"]),
-    "residual blocks": lambda row: (
-        f"{row['blocks'] - len(row['dead_blocks'])} of {row['blocks']}" if row["blocks"] else "-"
-    ),
+    "depth": lambda row: str(row["depth"]),
+    "blocks": lambda row: f"{row['blocks'] - len(row['dead_blocks'])} of {row['blocks']}" if row["blocks"] else "-",
 }
 
 

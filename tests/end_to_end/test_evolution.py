@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -217,6 +218,29 @@ def test_three_generations_killed_within_and_between_end_as_if_nothing_had_happe
         assert comparable(read(run_dir / place)) == comparable(read(whole / place)), place
         assert journal_lines(run_dir / place / "metrics.jsonl") == journal_lines(whole / place / "metrics.jsonl"), place
         assert (run_dir / place / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_an_evolution_and_one_process_goes_on(tiny_words, tmp_path, comparable):
+    words, run_dir = tiny_words(*SHORT, "pruning.growth=random"), tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port),
+         "-m", "snnsl_plugin", "run", "digits_evolution", *words, "--quiet", "--json", "--run-dir", str(run_dir)],
+        capture_output=True, text=True, timeout=600, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = read(run_dir)
+    assert comparable(json.loads(done.stdout)) == comparable(result)
+    assert [len(row["candidates"]) for row in result["evolution"]["generations"]] == [1, 2]
+    (run_dir / "result.json").unlink()  # as if it was killed before the last thing that it writes
+    again = started(words, run_dir, "--resume")
+    printed = again.communicate(timeout=600)[0]
+    assert again.returncode == 0, printed
+    assert comparable(read(run_dir)) == comparable(result)
 
 
 @pytest.mark.slow
