@@ -23,6 +23,9 @@ from scipy.stats import t as student
 
 ROOT = Path(__file__).parents[2]
 BASE = "gmp"
+BOTH = ["pruning.distribution=lamp", "pruning.swap={name: cosine, first: 0.3, last: 0.0}"]
+#: SynOps per sample of the reference, to ask another for as many; on validation data, seeds 0 to 2.
+SYNOPS = {"cifar100": 23_400, "nmnist": 21_300}
 #: Name -> (which question it answers, the keys that it changes).
 ARMS: dict[str, tuple[str, list[str]]] = {
     BASE: ("reference", []),
@@ -70,7 +73,23 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         "does it matter where one grows?",
         ["pruning.swap={name: cosine, first: 0.1, last: 0.0}", "pruning.growth=gradient_per_synop"],
     ),
+    "lamp at gmp's SynOps": (
+        "allocation, at equal SynOps?",
+        ["pruning.distribution=lamp", "pruning.budget={name: synops, per_sample: {synops}}"],
+    ),
+    "lamp, swap 0.3": ("do they add up?", BOTH),
+    "lamp, swap 0.3, virtual guide": (
+        "do they add up?",
+        [*BOTH, "distillation={guide: virtual, temperature: 4, weight: 0.3}"],
+    ),
+    "lamp, swap 0.3, label smoothing 0.1": ("do they add up?", [*BOTH, "train.label_smoothing=0.1"]),
 }
+
+
+def keys(task: str, arm: str, seed: int) -> list[str]:
+    """What a run changes of the bench recipe."""
+    fold = [f"data.fold={seed}"] if task == "nmnist" else []
+    return [*(key.replace("{synops}", str(SYNOPS[task])) for key in ARMS[arm][1]), *fold, f"seed={seed}"]
 
 
 def train(task: str, arm: str, seed: int) -> dict[str, float]:
@@ -78,9 +97,8 @@ def train(task: str, arm: str, seed: int) -> dict[str, float]:
     from snnsl_plugin.recipe.load import load
     from snnsl_plugin.recipe.runner import run
 
-    fold = [f"data.fold={seed}"] if task == "nmnist" else []
     with tempfile.TemporaryDirectory() as folder:
-        recipe = load(f"bench/{task}", [*ARMS[arm][1], *fold, f"seed={seed}"])
+        recipe = load(f"bench/{task}", keys(task, arm, seed))
         result = run(recipe, run_dir=Path(folder) / "run", judge="validation")
     return {
         "digest": result["digest"],
@@ -97,8 +115,7 @@ def digest_of(task: str, arm: str, seed: int) -> str:
     from snnsl_plugin.recipe.digest import digest
     from snnsl_plugin.recipe.load import load
 
-    fold = [f"data.fold={seed}"] if task == "nmnist" else []
-    return digest(load(f"bench/{task}", [*ARMS[arm][1], *fold, f"seed={seed}"]))
+    return digest(load(f"bench/{task}", keys(task, arm, seed)))
 
 
 def rows(runs: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
