@@ -44,6 +44,6 @@ def test_another_name_and_smoothing_of_a_squared_error_are_refused():
 
 def test_a_distiller_mixes_the_guide_with_it_and_does_not_scale_the_rates_for_it():
     distiller = ReverseDistiller(virtual(), weight=0.4, temperature=2.0, logit_scale=10.0)
-    factor, soft = distiller.lesson(RATES, TARGET, x=RATES)
-    want = 0.6 * mse(RATES, TARGET) + 0.4 * factor * soft
+    taught = distiller.lesson(RATES, TARGET, x=RATES)
+    want = 0.6 * mse(RATES, TARGET) + 0.4 * taught.factor * taught.divergence
     assert float(distiller.loss(RATES, TARGET, x=RATES, loss="mse")) == pytest.approx(float(want))

@@ -13,7 +13,6 @@ from snnsl_plugin.core import schedules
 from snnsl_plugin.core.early_time import divergences, early
 from snnsl_plugin.errors import BadOption, MissingStatistic
 from snnsl_plugin.training import checkpoint
-from snnsl_plugin.training.budget import Budget
 from snnsl_plugin.training.loop import Training, fit
 from snnsl_plugin.training.losses import cross_entropy
 from snnsl_plugin.training.pruner import DynamicPruner
@@ -166,17 +165,6 @@ def test_a_skipped_step_at_start_rewinds_nothing() -> None:
     run.train(1)  # the update that was put off drops nothing yet
     assert run.optimizer.state_dict()["state"]
     assert not torch.equal(run.model.state_dict()["4.weight"], before)
-
-
-def test_corrections_of_a_budget_after_the_last_pruning_rewind_nothing() -> None:
-    run = Run(budget=Budget("connections", 90), until="12it", every="3it")
-    run.train(12)
-    early = run.model.state_dict()["4.weight"].clone()
-    events = run.train(STEPS - 12)
-    assert events  # masks were corrected
-    assert run.optimizer.state_dict()["state"]
-    mask = run.pruner.masks["4.weight"]
-    assert not torch.equal(run.model.state_dict()["4.weight"][mask], early[mask])
 
 
 def test_early_rounds_train_on_the_fewest_steps_that_answer_alike_and_the_last_one_on_all() -> None:
