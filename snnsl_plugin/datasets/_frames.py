@@ -60,7 +60,8 @@ def to_frames(file: Path, events: Events, framing: Framing) -> np.ndarray:
     end (the last event; fewer than T ticks or events) is in no frame. Polarity 0 is channel 0.
 
     Raises:
-        BadData: an event outside the sensor, or fewer ticks or events than frames.
+        BadData: an event outside the sensor, fewer ticks or events than frames, or more events of a pixel in one frame
+            than can be counted.
     """
     from tonic.transforms import ToFrame
 
@@ -89,4 +90,21 @@ def to_frames(file: Path, events: Events, framing: Framing) -> np.ndarray:
     size = (-(-width // downsample), -(-height // downsample), 2)
     bins = {"n_time_bins": T} if framing.slice_by == "time" else {"n_event_bins": T}
     frames: np.ndarray = ToFrame(sensor_size=size, **bins)(events)
+    _check_counts(file, events, frames)
     return frames.clip(max=1) if framing.binary else frames
+
+
+def _check_counts(file: Path, events: Events, frames: np.ndarray) -> None:
+    """Refuses frames that tonic, which counts in 16 bits, has counted around the corner."""
+    most = np.iinfo(np.int16).max
+    if len(events) <= most:
+        return
+    _, _, height, width = frames.shape
+    place = (events["p"].astype(np.int64) * height + events["y"]) * width + events["x"]
+    of_pixels = np.bincount(place, minlength=2 * height * width).reshape(2, height, width)
+    # What is in no frame at the end of a recording is a handful of events; a count that has wrapped lacks 65,536.
+    if (of_pixels - frames.sum(0, dtype=np.int64)).max() > most:
+        raise BadData(
+            f"{file} has more than {most} events of one pixel in a frame, which is more than can be counted; raise T, "
+            "lower downsample, or remove the file (is the pixel broken?)"
+        )

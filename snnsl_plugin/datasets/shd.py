@@ -17,7 +17,7 @@ from snnsl_plugin.errors import BadData, BadOption, MissingData, MissingExtra
 
 CHANNELS = 700
 _PLACES = (".", "SHD", "events_h5", "extract")
-_DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)  # what h5py raises
+_DAMAGE = (OSError, KeyError, IndexError, ValueError, RuntimeError, TypeError)  # what h5py raises
 
 
 def shd(

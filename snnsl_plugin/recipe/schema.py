@@ -266,6 +266,17 @@ class Recipe(Block):
         return self
 
     @model_validator(mode="after")
+    def _rewound_stay_as_they_were(self) -> Recipe:
+        rule = getattr(self.pruning, "registered_function", None)
+        rewinds = rule is not None and getattr(sys.modules[rule.__module__], "REWINDS", False)
+        if rewinds and any(each.registered_name == "rescale" for each in self.health):
+            raise problem(
+                f"rescale would change the weights that {self.pruning.type} has just rewound: leave one of them out",
+                "health",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:
         guide = self.distillation.guide if self.distillation else None
         if isinstance(self.pruning, Cut | SpikingDynamic) and getattr(guide, "ema", None) is not None:

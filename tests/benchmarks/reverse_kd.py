@@ -138,9 +138,14 @@ class Store:
 
 def together(jobs: dict[str, tuple[Any, ...]], store: Store, workers: int) -> None:
     """Trains what is not there yet; arms that come to the same run share it."""
+    from snnsl_plugin.recipe.digest import digest
+    from snnsl_plugin.recipe.load import load
+
     wanted: dict[str, list[str]] = {}
     for key, job in jobs.items():
-        if key not in store.runs:
+        kept = job[2] if len(job) > 2 else None  # a guide must lie there as well
+        same = store.runs.get(key, {}).get("digest") == digest(load(TASK, job[0]))
+        if not same or (kept and not (Path(kept) / "result.json").is_file()):
             wanted.setdefault(repr(job), []).append(key)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         pending = {pool.submit(train, *jobs[alike[0]]): alike for alike in wanted.values()}
@@ -215,7 +220,12 @@ def rows(store: Store, learner: str) -> Iterator[str]:
 
 def verdicts(store: Store, learner: str) -> Iterator[str]:
     """What the rules say that were written down before the first run."""
-    mean = {arm: statistics.mean(of(store, learner, arm).values()) for arm in ARMS}
+    by_seed = {arm: of(store, learner, arm) for arm in ARMS}
+    seeds = set.intersection(*(set(each) for each in by_seed.values()))
+    if not seeds:
+        yield "no seed has all arms yet"
+        return
+    mean = {arm: statistics.mean(each[seed] for seed in seeds) for arm, each in by_seed.items()}
     rival = max("abc", key=mean.__getitem__)
     gap, low, high = difference(store, learner, "e", rival)
     helps = low > 0
@@ -253,8 +263,7 @@ def main() -> None:
                 together(finals(learner, [seed], store), store, given.workers)
     for learner in given.learners:
         print("\n".join(rows(store, learner)))
-        if len(of(store, learner, "h")) > 1:
-            print("\n".join(verdicts(store, learner)))
+        print("\n".join(verdicts(store, learner)))
 
 
 if __name__ == "__main__":

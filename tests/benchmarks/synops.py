@@ -67,7 +67,6 @@ def train(task: str, changed: list[str]) -> dict[str, Any]:
             right += (network(x).mean(0).argmax(1) == y).int().tolist()
     if not math.isclose(np.mean(right), result["accuracy"]["test"], abs_tol=1e-9):
         raise SystemExit(f"the network of {changed} answers otherwise than when it was measured")
-    layers = result["density"]["layers"]
     return {
         "digest": result["digest"],
         "validation": result["accuracy"]["validation"],
@@ -75,10 +74,30 @@ def train(task: str, changed: list[str]) -> dict[str, Any]:
         "test": result["accuracy"]["test"],
         "synops": result["synops_per_sample"],
         "connections": result["density"]["connections"]["live"],
-        "kept": {name: layer["kept"] for name, layer in layers.items()},
+        "spikes": spikes_read(network, parts.test),
         "right": "".join(map(str, right)),
         "seconds": result["wall_s"],
     }
+
+
+def spikes_read(network: Any, part: Any) -> float:
+    """Spikes that layers read, a sample: those of a neuron layer once for each layer behind it."""
+    from snnsl_plugin.anatomy import weight_layers
+    from snnsl_plugin.core.spikes import is_binary
+    from snnsl_plugin.metrics.measure import measure
+    from snnsl_plugin.training.loop import batches
+
+    read = [0]
+
+    def count(_: Any, arguments: tuple[Any, ...]) -> None:
+        if is_binary(arguments[0]):
+            read[0] += int(arguments[0].sum())
+
+    handles = [layer.register_forward_pre_hook(count) for layer in weight_layers(network).values()]
+    samples = measure(network, batches(part, "cpu"), synops=False).samples
+    for handle in handles:
+        handle.remove()
+    return read[0] / samples
 
 
 Runs = dict[str, dict[str, dict[str, Any]]]  #: method -> "density price" -> seed -> run
@@ -89,7 +108,6 @@ def front(points: dict[str, dict[str, Any]], seeds: list[str]) -> list[str]:
     mean = {
         point: tuple(np.mean([runs[seed][word] for seed in seeds]) for word in ("validation", "validation_synops"))
         for point, runs in points.items()
-        if all(seed in runs for seed in seeds)
     }
     kept = [
         one
@@ -102,30 +120,29 @@ def front(points: dict[str, dict[str, Any]], seeds: list[str]) -> list[str]:
     return sorted(kept, key=lambda point: mean[point][1])
 
 
-def log_synops_at(accuracy: float, curve: list[tuple[float, float]]) -> float:
-    """ln(SynOps) where a curve of (test accuracy, ln SynOps) first reaches an accuracy; NaN where it never does.
+def log_at(accuracy: float, curve: list[tuple[float, float]]) -> float:
+    """Where a curve of (test accuracy, ln of a measure), from few SynOps to many, first reaches an accuracy.
 
-    Between two points it is a straight line. What a point with fewer operations reaches, one with more reaches too.
+    Between two points it is a straight line. Infinite where no point reaches it, minus infinite where the first one
+    already does: then more, or fewer, operations are needed than were measured.
     """
-    best, at = -math.inf, math.nan
+    best, at = -math.inf, -math.inf
     for reached, spent in curve:
         if reached >= accuracy:
-            if best == -math.inf:
-                return spent
-            return at + (spent - at) * (accuracy - best) / (reached - best)
+            return at + (spent - at) * (accuracy - best) / (reached - best) if best > -math.inf else -math.inf
         if reached > best:
             best, at = reached, spent
-    return math.nan
+    return math.inf
 
 
 def curve(
-    runs: dict[str, dict[str, Any]], chosen: list[str], drawn: list[tuple[str, np.ndarray]]
+    runs: dict[str, dict[str, Any]], chosen: list[str], drawn: list[tuple[str, np.ndarray]], word: str = "synops"
 ) -> list[tuple[float, float]]:
-    """Accuracy on drawn images and ln(SynOps), means over drawn seeds, of the chosen points."""
+    """Accuracy on drawn images and the ln of a measure, means over drawn seeds, of the chosen points."""
     return [
         (
             float(np.mean([hits(runs[point][seed])[images].mean() for seed, images in drawn])),
-            float(np.log(np.mean([runs[point][seed]["synops"] for seed, _ in drawn]))),
+            float(np.log(np.mean([runs[point][seed][word] for seed, _ in drawn]))),
         )
         for point in chosen
     ]
@@ -137,9 +154,13 @@ def hits(run: dict[str, Any]) -> np.ndarray:
 
 
 def ratios(
-    runs: Runs, method: str, seeds: list[str], repetitions: int = 2000
-) -> Iterator[tuple[float, float, float, float]]:
-    """Per loss of accuracy: SynOps of a method over the reference's, and its 95 % interval."""
+    task: str, runs: Runs, method: str, seeds: list[str], repetitions: int = 2000
+) -> Iterator[tuple[float, ...]]:
+    """Per loss of accuracy: ln of the SynOps of a method over the reference's, its 95 % interval, the share left open.
+
+    A repetition is open where one of both curves does not span the accuracy; then the ratio is infinite, or unknown where
+    neither does. Infinite ones count in the interval, unknown ones leave it open.
+    """
     random = np.random.default_rng(0)
     chosen = {name: front(runs[name], seeds) for name in (method, REFERENCE)}
     dense = runs["dense"]["1"]
@@ -148,29 +169,74 @@ def ratios(
     def at(drawn: list[tuple[str, np.ndarray]]) -> list[float]:
         reached = float(np.mean([hits(dense[seed])[images].mean() for seed, images in drawn]))
         curves = {name: curve(runs[name], points, drawn) for name, points in chosen.items()}
-        return [
-            log_synops_at(reached - loss / 100, curves[method]) - log_synops_at(reached - loss / 100, curves[REFERENCE])
-            for loss in LOSSES
-        ]
+        both = [[log_at(reached - loss / 100, each) for each in curves.values()] for loss in LOSSES]
+        return [math.nan if math.isinf(one) and math.isinf(other) else one - other for one, other in both]
+
+    def images_of(number: int, shared: np.ndarray | None) -> np.ndarray:
+        return random.choice(whole[number][1], len(whole[number][1])) if shared is None else shared
 
     repeated = []
     for _ in range(repetitions):
+        # On nmnist each seed has a test fold of its own; on cifar100 all have the same images, drawn once for all.
+        shared = None if task == "nmnist" else random.choice(whole[0][1], len(whole[0][1]))
         picked = random.choice(len(seeds), len(seeds))
-        repeated.append(at([(seeds[i], random.choice(whole[i][1], len(whole[i][1]))) for i in picked]))
+        repeated.append(at([(seeds[i], images_of(i, shared)) for i in picked]))
     for loss, middle, many in zip(LOSSES, at(whole), np.transpose(repeated), strict=True):
         known = many[~np.isnan(many)]
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (math.nan, math.nan)
-        yield loss, math.exp(middle), math.exp(low), math.exp(high)
+        unknown = 1 - len(known) / len(many)
+        low, high = (
+            np.quantile(known, [0.025, 0.975], method="inverted_cdf") if unknown <= 0.025 else (-math.inf, math.inf)
+        )
+        yield loss, middle, float(low), float(high), float(np.mean(~np.isfinite(many)))
 
 
-def rows(runs: Runs, seeds: list[str]) -> Iterator[str]:
+def split(runs: Runs, method: str, seeds: list[str], loss: float) -> list[float]:
+    """The ln of the ratio at an accuracy, in three: of live connections, of spikes read, and of where they meet.
+
+    SynOps = connections x spikes x the rest, and the rest says whether connections wait where spikes are many.
+    """
+    dense = runs["dense"]["1"]
+    whole = [(seed, np.arange(len(dense[seed]["right"]))) for seed in seeds]
+    reached = float(np.mean([dense[seed]["test"] for seed in seeds])) - loss / 100
+
+    def at(word: str) -> float:
+        one, other = (
+            log_at(reached, curve(runs[name], front(runs[name], seeds), whole, word)) for name in (method, REFERENCE)
+        )
+        return math.nan if math.isinf(one) or math.isinf(other) else one - other
+
+    connections, spikes = at("connections"), at("spikes")
+    return [connections, spikes, at("synops") - connections - spikes]
+
+
+def rows(task: str, runs: Runs, seeds: list[str]) -> Iterator[str]:
     """The ratios as Markdown."""
-    yield "| method | dense less | SynOps / SynOps of " + REFERENCE + " | 95 % |"
-    yield "|---|---:|---:|---:|"
+
+    def times(log: float) -> str:
+        return (
+            "unknown"
+            if math.isnan(log)
+            else "more"
+            if log == math.inf
+            else "less"
+            if log == -math.inf
+            else f"{math.exp(log):.2f}"
+        )
+
+    yield f"| method | dense less | SynOps / SynOps of {REFERENCE} | 95 % | repetitions left open |"
+    yield "|---|---:|---:|---:|---:|"
     for method in METHODS:
         if method != REFERENCE and method in runs:
-            for loss, ratio, low, high in ratios(runs, method, seeds):
-                yield f"| {method} | {loss} | {ratio:.2f} | {low:.2f} to {high:.2f} |"
+            for loss, ratio, low, high, left in ratios(task, runs, method, seeds):
+                yield f"| {method} | {loss} | {times(ratio)} | {times(low)} to {times(high)} | {left:.0%} |"
+    yield ""
+    yield f"| method | dense less | connections | spikes read | allocation, all over {REFERENCE}'s |"
+    yield "|---|---:|---:|---:|---:|"
+    for method in METHODS:
+        if method != REFERENCE and method in runs:
+            for loss in LOSSES:
+                shown = " | ".join(times(each) for each in split(runs, method, seeds, loss))
+                yield f"| {method} | {loss} | {shown} |"
 
 
 def draw(runs: Runs, seeds: list[str], path: Path) -> None:
@@ -183,9 +249,9 @@ def draw(runs: Runs, seeds: list[str], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     whole = [(seed, np.arange(len(runs["dense"]["1"][seed]["right"]))) for seed in seeds]
     for colour, method in zip(("#1b6ca8", "#c8553d", "#3a7d44"), METHODS, strict=True):
-        points = [point for point, done in runs.get(method, {}).items() if all(seed in done for seed in seeds)]
-        if not points:
+        if method not in runs:
             continue
+        points = list(runs[method])
         every, chosen = curve(runs[method], points, whole), curve(runs[method], front(runs[method], seeds), whole)
         axes.scatter([math.exp(x) for _, x in every], [100 * y for y, _ in every], s=12, color=colour, alpha=0.35)
         axes.plot(
@@ -211,31 +277,43 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--print", action="store_true", help="print the table and draw, train nothing")
     given = parser.parse_args()
+    from snnsl_plugin.recipe.digest import digest
+    from snnsl_plugin.recipe.load import load
+
     path = ROOT / "docs" / "results" / f"synops_{given.task}.json"
     stored = json.loads(path.read_text("utf-8")) if path.is_file() else {"runs": {}}
     runs: Runs = stored["runs"]
-    wanted = [
-        (method, density, price, seed)
-        for seed in given.seeds
-        for density, price in [(d, p) for d in DENSITIES for p in PRICES]
-        for method in given.methods
+    grid = [("1", "dense", 1.0, 0.0)] + [
+        (f"{density:g} {price:g}", method, density, price)
+        for density in DENSITIES
+        for price in PRICES
+        for method in dict.fromkeys([REFERENCE, *given.methods])
     ]
-    wanted = [("dense", 1, 0.0, seed) for seed in given.seeds] + wanted
-    name = lambda density, price: f"{density:g} {price:g}" if density < 1 else "1"  # noqa: E731
-    wanted = [each for each in wanted if str(each[3]) not in runs.get(each[0], {}).get(name(*each[1:3]), {})]
+    wanted = [(*each, seed) for seed in given.seeds for each in grid]
+    wanted = [
+        (point, method, density, price, seed)
+        for point, method, density, price, seed in wanted
+        if runs.get(method, {}).get(point, {}).get(str(seed), {}).get("digest")
+        != digest(load(f"bench/{given.task}", keys(given.task, method, density, price, seed)))
+    ]
     if not given.print:
         with ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-            pending = {pool.submit(train, given.task, keys(given.task, *each)): each for each in wanted}
+            pending = {pool.submit(train, given.task, keys(given.task, *each[1:])): each for each in wanted}
             for count, future in enumerate(as_completed(pending), start=1):
-                method, density, price, seed = pending[future]
+                point, method, _, _, seed = pending[future]
                 done = future.result()
-                runs.setdefault(method, {}).setdefault(name(density, price), {})[str(seed)] = done
-                print(f"{count}/{len(wanted)} {pending[future]}: {done['test']:.4f}, {done['synops']:,.0f}", flush=True)
+                runs.setdefault(method, {}).setdefault(point, {})[str(seed)] = done
+                print(
+                    f"{count}/{len(wanted)} {method} {point}, {seed}: {done['test']:.4f}, {done['synops']:,.0f}",
+                    flush=True,
+                )
                 text = json.dumps({"date": date.today().isoformat(), "runs": runs}, indent=1)
                 path.with_suffix(".part").write_text(text + "\n", "utf-8")
                 path.with_suffix(".part").replace(path)
     seeds = [str(seed) for seed in given.seeds]
-    print("\n".join(rows(runs, seeds)))
+    if given.print and wanted:
+        raise SystemExit(f"{len(wanted)} runs are missing: train them first")
+    print("\n".join(rows(given.task, runs, seeds)))
     draw(runs, seeds, path.with_suffix(".png"))
 
 

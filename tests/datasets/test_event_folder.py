@@ -265,3 +265,15 @@ def test_real_gesture_recordings_keep_all_events_but_the_last_tick(tmp_path):
     for x, file in zip(splits.test.frames, splits.test.files, strict=True):
         count = len(np.load(file)["t"])
         assert count - 200 < int(x.sum()) < count
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_pixel_with_more_events_than_a_frame_can_count_is_refused(tmp_path, binary):
+    count = 70_000
+    events = np.zeros(count, dtype=[("x", "<i8"), ("y", "<i8"), ("t", "<i8"), ("p", "?")])
+    events["t"] = np.arange(count)
+    framing = Framing((4, 4), 2, "count", 1, binary)
+    with pytest.raises(BadData, match="more than 32767 events of one pixel in a frame"):
+        to_frames(tmp_path / "hot.npz", events, framing)
+    fine = to_frames(tmp_path / "hot.npz", events, Framing((4, 4), 4, "count", 1, False))
+    assert fine.sum(dtype=np.int64) == count

@@ -141,3 +141,22 @@ def test_a_share_is_checked_where_it_is_taken():
     assert len(list(loader.shares(torch.Generator(), 0, 2))) == 1
     with pytest.raises(BadData, match="index 1"):
         list(loader.shares(torch.Generator(), 1, 2))
+
+
+def test_workers_of_a_data_set_that_draws_as_it_likes_draw_anew_in_each_epoch():
+    class Drawing:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.rand(2), index
+
+    loader = Loader(Drawing(), 2, workers=1)
+    seen = []
+    for epoch in (0, 1, 0):
+        torch.manual_seed(epoch)
+        before = torch.get_rng_state()
+        seen.append(torch.cat([x for x, _ in loader.epoch(torch.Generator().manual_seed(epoch))], dim=1))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])

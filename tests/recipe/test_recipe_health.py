@@ -64,6 +64,11 @@ def test_without_the_block_nothing_changes_and_with_it_the_weights_do(tmp_path):
     assert not one["conv1.weight"].equal(other["conv1.weight"])
 
 
+def test_weights_that_a_rule_rewinds_are_not_rescaled():
+    with pytest.raises(BadRecipe, match=r"health: .*rescale would change the weights that snnsl\.lth has just rewound"):
+        load("pruners/snnsl.lth", ["health=[rescale]"])
+
+
 @pytest.mark.parametrize(
     ("block", "said"),
     [

@@ -45,7 +45,8 @@ class Tap:
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             if module is own and (torch.is_grad_enabled() or not trained):
-                outputs.append(output[0] if isinstance(output, tuple) else output)
+                # A copy, because what follows may work in place, as ReLU does in torchvision's networks.
+                outputs.append((output[0] if isinstance(output, tuple) else output).clone())
 
         self._outputs = outputs
         self._handles = [network.register_forward_pre_hook(forget), own.register_forward_hook(keep)]
@@ -69,6 +70,12 @@ class Tap:
                 "network itself before the loss, with gradients"
             )
         if len(outputs) > 1:
+            if not self._timed or len(outputs) != steps:
+                raise BadOption(
+                    f"layer {self._layer!r} ran {len(outputs)} times in one pass of "
+                    f"{f'{steps} steps' if self._timed else 'a network without steps'}: name one that runs once"
+                    + (", or once a step" if self._timed else "")
+                )
             return torch.stack(outputs).mean(0)
         (output,) = outputs
         if self._timed and output.shape[:2] == (steps, samples):

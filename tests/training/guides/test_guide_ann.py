@@ -10,6 +10,7 @@ from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.errors import BadOption, MissingStatistic, NothingMatched
 from snnsl_plugin.testing import check_guide
 from snnsl_plugin.training.distiller import ReverseDistiller
+from snnsl_plugin.training.guides._features import Tap
 from snnsl_plugin.training.guides.ann import Pictures, ann
 from snnsl_plugin.training.losses import cross_entropy
 
@@ -170,3 +171,28 @@ def test_features_need_the_learner_and_a_pass_of_it() -> None:
     distiller = ReverseDistiller(ann(Pictures(plain_net()), model, x, features="2", guide_features="1"))
     with pytest.raises(MissingStatistic, match="gave no output"):
         distiller.loss(torch.zeros(3, 8, 5), y, x=x)
+
+
+def test_features_are_those_before_a_layer_that_works_in_place() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    tap = Tap(net, "0", timed=False)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    net(x)
+    assert torch.equal(tap.mean(1, 5), net[0](x))
+    tap.close()
+
+
+def test_a_layer_that_runs_twice_in_a_pass_is_no_layer_with_two_steps() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.relu(x) - 1)
+
+    net = Twice()
+    tap = Tap(net, "relu", timed=False)
+    net(torch.ones(2, 3))
+    with pytest.raises(BadOption, match="'relu' ran 2 times in one pass of a network without steps"):
+        tap.mean(1, 2)
