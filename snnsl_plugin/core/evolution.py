@@ -105,7 +105,7 @@ def heir_scores(mask: Tensor, weight: Tensor, generator: torch.Generator, *, exc
     if not 0.0 <= exchange <= 1.0:
         raise BadOption(f"exchange is {exchange:.6g}: it is a share of the connections, in [0, 1]")
     drawn = torch.rand(mask.shape, generator=generator).to(weight.device)
-    size = weight.detach().abs().to(drawn.dtype)
+    size = weight.detach().abs().double()  # so that no two sizes become one beside a much larger weight
     inherited = 1.0 + size / size.max().clamp_min(torch.finfo(size.dtype).tiny)
     gone = keep_top(drawn, math.floor(exchange * int(mask.count_nonzero())), among=mask)
     return torch.where(gone, drawn - 1.0, torch.where(mask, inherited, drawn))

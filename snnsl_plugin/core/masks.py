@@ -91,8 +91,14 @@ def masked_first(growth: Tensor, scores: Tensor, alive: Tensor) -> Tensor:
 
     Returns:
         Distinct numbers from 1, larger is better; ties go to the lowest index.
+
+    Raises:
+        Diverged: a number that counts is NaN.
     """
-    best = torch.argsort(torch.where(alive, scores, growth), descending=True, stable=True)
+    counting = torch.where(alive, scores, growth)
+    if counting.isnan().any():  # sorted, it would come first
+        raise Diverged("scores are NaN: the weights or gradients are no longer finite; lower the learning rate")
+    best = torch.argsort(counting, descending=True, stable=True)
     ranks = torch.empty_like(best)
     ranks[best] = torch.arange(len(best), 0, -1, device=best.device)
     return (ranks + len(best) * ~alive).double()

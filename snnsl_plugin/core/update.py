@@ -76,7 +76,7 @@ def random_states(
         first: scores that decide in place of chance, by layer name, each of its weight's shape.
     """
     scores = {layer.name: layer.random() for layer in layers if layer.prunable}
-    scores |= {name: given.to(scores[name]) for name, given in (first or {}).items() if name in scores}
+    scores |= {name: given.to(scores[name].device) for name, given in (first or {}).items() if name in scores}
     counts = distribution(layers, scores, budget)
     return {
         layer.name: {"mask": keep_top(scores[layer.name], counts[layer.name])} if layer.prunable else layer.state

@@ -32,8 +32,8 @@ def prepared(
         for number in range(len(made)):
             yield _right(made[number])
         return
-    # A generator of its own: DataLoader draws a seed for its workers from the global one otherwise. It begins where that
-    # one began in this epoch, so that a data set that draws as it likes has other numbers in each.
+    # A generator of its own: DataLoader draws a seed for its workers from the global one otherwise. It begins where the
+    # global one began in this epoch, so that a data set that draws as it likes has other numbers in each.
     own = torch.Generator().manual_seed(torch.initial_seed())
     loader = DataLoader(made, batch_size=None, num_workers=workers, generator=own)
     for each in loader:

@@ -91,6 +91,10 @@ class DrivenDynamic(DrivenPruner):
         """Where the learning rate stands after a step, as `DynamicPruner` says it."""
         return self._dynamic.round_position(step)
 
+    def score_optimizer(self) -> Optimizer | None:
+        """What a loop that scales its loss unscales too, as `DynamicPruner` says it."""
+        return self._dynamic.score_optimizer()
+
     def planned_density(self, step: int) -> float | None:
         """The density over all layers asked for after a step; None where it is an outcome."""
         return self._dynamic.planned_density(step)

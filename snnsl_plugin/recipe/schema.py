@@ -277,6 +277,17 @@ class Recipe(Block):
         return self
 
     @model_validator(mode="after")
+    def _fewer_steps_can_be_taught(self) -> Recipe:
+        taught, early = self.distillation, getattr(self.pruning, "early_time", None)
+        if taught and early is not None and (taught.per_step or getattr(taught.guide, "features", None)):
+            raise problem(
+                "early_time gives the learner fewer time steps than its guide sees: leave it out, or compare means "
+                "over time (per_step: false, no features)",
+                "pruning",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _average_can_follow(self) -> Recipe:
         guide = self.distillation.guide if self.distillation else None
         if isinstance(self.pruning, Cut | SpikingDynamic) and getattr(guide, "ema", None) is not None:

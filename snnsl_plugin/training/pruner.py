@@ -445,9 +445,9 @@ class DynamicPruner:
         self.requested = {} if self.budget else dict(self._asked)
         self._since_event["born"].update(change.born)
         self._since_event["dropped"].update(change.dropped)
-        # A rule that moves at every step is looked at as often as it is sampled.
-        ended = self.step_number >= self._when.until
-        if not hard and not ended and self.step_number - self._event_step < self._sample_every:
+        # A rule whose habit is to move at every step is looked at as often as it is sampled.
+        moves, ended = self._rule.every == "1it", self.step_number >= self._when.until
+        if moves and not ended and self.step_number - self._event_step < self._sample_every:
             return None
         live = self._trace()
         event = MaskUpdate(

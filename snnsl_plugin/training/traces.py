@@ -25,8 +25,8 @@ class Traces(Watcher):
 
     With y the trace of the driven neuron's channels and x that of the layer's input channels at the end of a pass,
     three sums over samples are kept: of y, of y x and of y^2 x. Spikes make traces whole multiples of a power of two,
-    so these sums are exact, however samples are spread over ranks. DPAP's authors divide traces by T, which no
-    normalised use sees; ours are not divided.
+    so these sums are exact, however samples are spread over ranks; with real inputs, such as pixels, their last bits
+    hang on the order of samples. DPAP's authors divide traces by T, which no normalised use sees; ours are not divided.
 
     In single-step mode a pass ends where the state of its neuron is at rest again, or where it is asked for.
 

@@ -152,3 +152,11 @@ def test_accuracy_decides_then_synops_then_the_first() -> None:
 def test_nobody_is_refused() -> None:
     with pytest.raises(BadOption, match="every candidate has failed"):
         fittest({})
+
+
+def test_the_largest_are_inherited_also_beside_a_much_larger_one():
+    weight = 0.05 * torch.randn(400, 400, generator=torch.Generator().manual_seed(0))
+    weight[0, 0] = 5.0
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    kept = keep_top(heir_scores(mask, weight, stream()), 80_000)
+    assert torch.equal(kept, keep_top(weight.abs(), 80_000))

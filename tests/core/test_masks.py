@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnsl_plugin.core.masks import density, grown, keep_top
+from snnsl_plugin.core.masks import density, grown, keep_top, masked_first
 from snnsl_plugin.errors import BadOption, Diverged
 from snnsl_plugin.testing import slow_keep_top
 
@@ -66,3 +66,11 @@ def test_density_and_grown_by_hand() -> None:
     assert grown(before, after).tolist() == [False, True, False]
     with pytest.raises(BadOption, match="no weights at all"):
         density([])
+
+
+def test_ranks_of_scores_that_are_nan_are_refused_where_they_count():
+    alive = torch.tensor([True, False, False])
+    scores, growth = torch.tensor([1.0, torch.nan, torch.nan]), torch.tensor([torch.nan, 2.0, 3.0])
+    assert masked_first(growth, scores, alive).tolist() == [1.0, 5.0, 6.0]
+    with pytest.raises(Diverged, match="scores are NaN"):
+        masked_first(growth, scores, ~alive)

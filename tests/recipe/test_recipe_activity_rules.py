@@ -21,7 +21,7 @@ SMALL = [
 #: by rule: what changes so that a short training shows it, and how much may be left in the end
 RULES: dict[str, tuple[list[str], float]] = {
     "dpap": (["pruning.every=1it"], 0.4),
-    "sd_snn": (["pruning.every=1it"], 0.5),
+    "sd_snn": (["pruning.every=1it", "pruning.pressure=8.0"], 0.55),
     "bpsr": (["pruning.every=5it", "health=[{name: rate_price, weight: 0.5}]"], 0.3),
 }
 

@@ -80,3 +80,10 @@ def test_weights_that_a_rule_rewinds_are_not_rescaled():
 def test_what_cannot_be_is_said_with_its_place(block, said):
     with pytest.raises(BadRecipe, match=said.replace("?", r"\\?")):
         load("digits", [f"health={block}"])
+
+
+def test_a_learner_that_sees_fewer_steps_is_not_taught_step_by_step():
+    early = "pruning.early_time=0.6"
+    load("pruners/snnsl.lth", [early, "distillation={guide: virtual}"])
+    with pytest.raises(BadRecipe, match="early_time gives the learner fewer time steps than its guide sees"):
+        load("pruners/snnsl.lth", [early, "distillation={guide: virtual, per_step: true}"])

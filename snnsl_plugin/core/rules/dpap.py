@@ -44,8 +44,8 @@ def dpap(layers: Sequence[Layer], progress: float, *, pressure: float = 1.0) -> 
     stays as it is. Theirs looks for the first time after 6 of 300 epochs and counts n from there: give `start: 6ep`.
 
     Ours: m is known at an update and holds for all samples since the one before; theirs moves with every batch, for
-    each place in the batch by itself. `pressure` is ours too: the bar, cost / 2 as a share of the 75th percentile,
-    becomes 1 - (1 - bar)^pressure.
+    each place in the batch by itself. Samples are those of the steps that are recorded: `sample_every: 1` takes all, as
+    theirs. `pressure` is ours too: the bar, cost / 2 as a share of the 75th percentile, becomes 1 - (1 - bar)^pressure.
 
     Args:
         layers: all layers, those that are never pruned too; their traces since the last update.

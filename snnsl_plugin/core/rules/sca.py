@@ -22,6 +22,10 @@ from snnsl_plugin.errors import BadOption
 STRUCTURED = True
 
 
+#: Growths that have nothing to go by where a whole channel is masked.
+_BENEATH = ("gradient", "momentum", "coincidence", "gradient_per_synop")
+
+
 def sca(
     layers: Sequence[Layer],
     progress: float,
@@ -77,8 +81,8 @@ def sca(
     return {layer.name: _rows(layer, states[layer.name]["mask"]) if layer.prunable else layer.state for layer in layers}
 
 
-def check(*, density: Schedule, swap: Schedule | None) -> None:
-    """Refuses, before anything is trained, a density or swap outside its range, and a start that is not dense.
+def check(*, density: Schedule, swap: Schedule | None, growth: Growth) -> None:
+    """Refuses, before anything is trained, shares outside their range, a start that is not dense, and growths in vain.
 
     Raises:
         BadOption: with the value.
@@ -88,6 +92,12 @@ def check(*, density: Schedule, swap: Schedule | None) -> None:
         raise BadOption(
             f"density starts at {density(0.0):.6g}: the rule sca begins with all channels, so let it start at 1, e.g. "
             "cubic from 1.0"
+        )
+    name = getattr(getattr(growth, "func", growth), "__name__", "")
+    if name in _BENEATH:
+        raise BadOption(
+            f"growth {name!r} looks at weights beneath the mask, which have neither gradient nor spikes under the rule "
+            "sca: choose 'scale_gradient' or 'random'"
         )
 
 

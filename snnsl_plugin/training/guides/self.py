@@ -13,6 +13,7 @@ from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.duration import steps
 from snnsl_plugin.training.guides._lesson import Lesson, Softening
 from snnsl_plugin.training.guides._network import NetworkGuide
+from snnsl_plugin.training.neuron_masks import resized_
 
 
 def self(
@@ -61,10 +62,10 @@ class SelfGuide:
                 self._guide = NetworkGuide(_copy(model))
         elif self._ema is not None:
             for old, new in zip(_tensors(self._guide.network), _tensors(model), strict=True):
-                if old.is_floating_point():
+                if old.is_floating_point() and old.shape == new.shape:
                     old.lerp_(new, 1.0 - self._ema)
-                else:
-                    old.copy_(new)
+                else:  # masks of neurons have no size before the first pass
+                    resized_(old, new.shape).copy_(new)
 
     def state_dict(self) -> dict[str, Any]:
         """The earlier network's weights and buffers; None before there is one."""

@@ -42,7 +42,8 @@ def revival(
     drives the neuron, or else the layer's weights and bias of that channel. A neuron that rests at 0 fires as if its
     threshold were lower by the factor. With `shift` a share of the threshold is added to the norm's shift or the
     layer's bias, which also reaches a channel whose drive is never positive. A channel that no connection reaches, or
-    that a pruner holds silent, is left alone. What the optimizer remembers is left as it is.
+    that a pruner holds silent (its norm is 0, or its bias where there is no norm), is left alone. What the optimizer
+    remembers is left as it is.
 
     Args:
         model: its neurons are watched in training passes.
@@ -175,8 +176,8 @@ class Revival(Care):
                 continue
             rows = silent & (before < self._tries) & _any(weight)
             for tensor in self._changed(layer, norms):
-                # A pruner that holds a channel silent has its norm at zero.
-                open_ = rows & (_any(tensor) | _any(self._scale(norms, weight)))
+                # A pruner that holds a channel silent has its norm at zero, or its bias where there is no norm.
+                open_ = rows & (_any(tensor) | _any(self._scale(norms))) if norms else rows & _any(tensor)
                 where = open_.to(tensor.device)
                 tensor[where] = self._stronger.change(tensor[where], threshold)
                 revived |= open_
@@ -187,9 +188,9 @@ class Revival(Care):
                 int(revived.sum()), int(silent.sum()), name, done,
             )  # fmt: skip
 
-    def _scale(self, norms: list[str], weight: Tensor) -> Tensor:
-        found = [unwrapped(self._model).get_submodule(name).weight for name in norms]
-        return next((each for each in found if isinstance(each, Tensor)), weight)
+    def _scale(self, norms: list[str]) -> Tensor:
+        found = [unwrapped(self._model).get_submodule(name) for name in norms]
+        return next(each.weight for each in found if isinstance(each.weight, Tensor))
 
     def _keeper(self) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         # A closure, not a bound method: a deep copy of the model then does not copy this object.

@@ -14,6 +14,7 @@ from snnsl_plugin.anatomy import WeightLayer, multi_step, neurons, weight_layers
 from snnsl_plugin.core.spikes import is_binary
 from snnsl_plugin.errors import BadOption, NothingMatched
 from snnsl_plugin.training.health._care import Care
+from snnsl_plugin.training.neuron_masks import refuse_masked_neurons
 from snnsl_plugin.training.taps import rows_of
 
 
@@ -31,7 +32,7 @@ def synops_loss(model: nn.Module, *, weight: float = 0.05) -> SynopsLoss:
         weight: factor, > 0; what e times the operations cost, in nats of loss.
 
     Raises:
-        BadOption: a weight that is not positive.
+        BadOption: a weight that is not positive; when training begins, soft masks of neurons, as in the rule `upr`.
         NothingMatched: the model has no spiking neuron.
     """
     if not (math.isfinite(weight) and weight > 0):
@@ -39,25 +40,26 @@ def synops_loss(model: nn.Module, *, weight: float = 0.05) -> SynopsLoss:
     watched = neurons(model)
     if not watched:
         raise NothingMatched("synops_loss: the model has no spiking neuron whose spikes could be paid for")
-    return SynopsLoss(weight_layers(model), watched, weight)
+    return SynopsLoss(model, watched, weight)
 
 
 class SynopsLoss(Care):
     """Holds what the spikes of the last pass have to pay.
 
     Args:
-        layers: convolutions and linear layers, by name.
+        model: whose convolutions and linear layers read spikes.
         watched: neuron layers, by name; they tell how many samples a pass has.
         weight: see `synops_loss`.
     """
 
-    def __init__(self, layers: dict[str, WeightLayer], watched: dict[str, nn.Module], weight: float) -> None:
-        self._layers, self._watched, self._weight = layers, watched, weight
+    def __init__(self, model: nn.Module, watched: dict[str, nn.Module], weight: float) -> None:
+        self._model, self._layers, self._watched, self._weight = model, weight_layers(model), watched, weight
         self._operations: list[Tensor] = []
         self._samples = 1
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> SynopsLoss:
+        refuse_masked_neurons(self._model, "synops_loss cannot tell spikes from soft ones")
         self._handles = [
             *(each.register_forward_pre_hook(partial(self._count, each)) for each in self._layers.values()),
             *(each.register_forward_pre_hook(partial(self._note, each)) for each in self._watched.values()),

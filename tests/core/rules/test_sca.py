@@ -5,11 +5,12 @@ import torch
 from networks import batch, conv_net
 from spikingjelly.activation_based import functional
 
+from snnsl_plugin import registry
 from snnsl_plugin.anatomy import reset_
 from snnsl_plugin.compaction.compact import compact
 from snnsl_plugin.core import schedules
 from snnsl_plugin.core.layer import Layer
-from snnsl_plugin.core.rules.sca import effective, sca
+from snnsl_plugin.core.rules.sca import check, effective, sca
 from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.errors import BadOption
 from snnsl_plugin.training.losses import cross_entropy
@@ -155,3 +156,9 @@ def test_what_would_prune_classes_or_start_sparse_is_refused_at_the_door() -> No
         DynamicPruner(model, optimizer, "sca", density=schedules.cubic(first=1.0, last=0.5), total_steps=10)
     with pytest.raises(BadOption, match="density starts at 0.5: the rule sca begins with all channels"):
         DynamicPruner(model, optimizer, "sca", density=constant(value=0.5), total_steps=10, exclude=["7"])
+
+
+@pytest.mark.parametrize("name", ["gradient", "momentum", "coincidence", "gradient_per_synop"])
+def test_growths_that_look_beneath_a_mask_are_refused(name):
+    with pytest.raises(BadOption, match=f"growth '{name}' looks at weights beneath the mask"):
+        check(density=schedules.cubic(first=1.0, last=0.5), swap=None, growth=registry.get("growth", name))
