@@ -106,6 +106,8 @@ def _budget(pruning: Any, key: str) -> Any:
             f"{pruning.type}",
             key,
         )
+    if pruning.rewinds:
+        raise problem(f"has generations, and {pruning.type} rounds of its own: choose another pruning", key)
     return pruning.density
 
 

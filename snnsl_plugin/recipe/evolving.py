@@ -94,10 +94,12 @@ def evolve(
             )
             journal.write("generation", generation, _metrics(chosen), best=chosen["folder"])
             parent = _ancestor(run_dir / chosen["folder"], results[chosen["folder"]], parts)
-    last = history[-1]["candidates"][history[-1]["best"]]["folder"]
-    result = dict(results[last])
-    if judge == "test":
-        result = _tested(recipe, run_dir / last, parts, result)
+        last = history[-1]["candidates"][history[-1]["best"]]["folder"]
+        result = dict(results[last])
+        if judge == "test":
+            result = _tested(recipe, run_dir / last, parts, result)
+        read = {"accuracy/test": result["accuracy"]["test"]} if judge == "test" else {}
+        journal.write("finished", block.generations - 1, read)
     if ranks.leads:
         tree = checkpoint.load(run_dir / last / folder.CHECKPOINT)
         checkpoint.save(run_dir / folder.CHECKPOINT, tree | {"digest": digest})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snnsl_plugin.anatomy import matched
 from snnsl_plugin.core.evolution import mutated
-from snnsl_plugin.errors import BadRecipe
+from snnsl_plugin.errors import BadOption, BadRecipe
 from snnsl_plugin.recipe.evolution_types import Evolution
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.training.seeds import derived, generator
@@ -66,6 +66,28 @@ def last_density(recipe: Recipe, generation: int) -> float:
 def first_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the first generation: the evolution's own, without the blocks that are not its training."""
     return Recipe.model_validate(_plain(recipe))
+
+
+def check_last(recipe: Recipe, pruner: Callable[[Recipe], object]) -> None:
+    """Refuses, before anything is trained, generations that cannot get as sparse as they should.
+
+    Args:
+        recipe: of an evolution.
+        pruner: makes the pruner of a recipe, or says why that cannot be.
+
+    Raises:
+        BadOption: with the density of the last generation.
+    """
+    number, data = evolution_of(recipe).generations - 1, _plain(recipe)
+    last = last_density(recipe, number)
+    data["pruning"]["density"] |= {"last" if "last" in data["pruning"]["density"] else "value": last}
+    try:
+        pruner(Recipe.model_validate(data))
+    except (BadOption, ValueError) as error:
+        raise BadOption(
+            f"generation {number}, at density {last:.4g}, cannot be trained ({error}): raise evolution.factor, or let "
+            "there be fewer generations"
+        ) from error
 
 
 def candidate_recipe(recipe: Recipe, generation: int, candidate: int, parent: Ancestor) -> Recipe:

@@ -13,7 +13,7 @@ from snnsl_plugin.anatomy import weight_layers
 from snnsl_plugin.errors import RunFolderInUse, Stopped
 from snnsl_plugin.recipe import assemble, data_parallel, folder, phase
 from snnsl_plugin.recipe.digest import digest
-from snnsl_plugin.recipe.generations import planned
+from snnsl_plugin.recipe.generations import check_last, planned
 from snnsl_plugin.recipe.load import dump, load
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.launch import launch
@@ -127,6 +127,8 @@ def preview(recipe: Recipe) -> dict[str, Any]:
     with _settings(recipe):
         parts = assemble.data(recipe)
         made = assemble.assemble(recipe, parts)
+        if recipe.evolution:
+            check_last(recipe, lambda last: assemble.assemble(last, parts))
     per_epoch, pruner = len(parts.train), made.pruner
     chosen = set(pruner.prunable) if pruner else set()
     return {
@@ -206,6 +208,7 @@ def _generations(
         begun = ranks.first(lambda: folder.identity(place) is not None)
         return run(own, run_dir=place, resume=begun, on_event=listen, name=place.name, judge="validation", ranks=ranks)
 
+    check_last(recipe, lambda last: assemble.assemble(last, parts))
     if ranks.leads:
         write_text(run_dir / folder.RECIPE, dump(recipe))
     result = evolve(

@@ -126,6 +126,8 @@ class Pruning(Choice):
     structured: ClassVar[bool] = False
     #: the key that says how much is kept; None where the density is an outcome
     strength: ClassVar[str | None] = None
+    #: whether the network goes back to an early state after each update
+    rewinds: ClassVar[bool] = False
     #: whether masks change at an interval `every` until `until`
     gradual: ClassVar[bool] = True
     every: Duration | None = None
@@ -158,6 +160,14 @@ class Pruning(Choice):
     def _budget_can_be_steered(self) -> Pruning:
         if self.budget and self.strength is None:
             raise problem("is met by moving the density, and the density of this rule is an outcome", "budget")
+        if self.budget and self.rewinds:
+            raise problem(
+                "is met by correcting masks after the last update, and this rule rewinds the network at each: give it "
+                "a density alone",
+                "budget",
+            )
+        if self.vanish and not self.paths:
+            raise problem("needs paths: true, for live paths tell what may vanish", "vanish")
         if self.budget and self.budget.name == "connections" and not self.paths:
             raise problem("in live connections needs paths: true, for live paths are what it counts", "budget")
         return self
@@ -197,6 +207,7 @@ else:
     ]
     for each in _RULES:
         each.strength = "density" if "density" in each.registered_options else None
+        each.rewinds = getattr(sys.modules[each.registered_function.__module__], "REWINDS", False) is True
         each.structured = getattr(sys.modules[each.registered_function.__module__], "STRUCTURED", False) is True
     AnyPruning = union("pruning type", [Dense, *_RULES, *NNI_TYPES, *TORCH_PRUNING_TYPES, *HOSTED_TYPES], tag="type")
 
@@ -267,8 +278,7 @@ class Recipe(Block):
 
     @model_validator(mode="after")
     def _rewound_stay_as_they_were(self) -> Recipe:
-        rule = getattr(self.pruning, "registered_function", None)
-        rewinds = rule is not None and getattr(sys.modules[rule.__module__], "REWINDS", False)
+        rewinds = isinstance(self.pruning, Pruning) and self.pruning.rewinds
         if rewinds and any(each.registered_name == "rescale" for each in self.health):
             raise problem(
                 f"rescale would change the weights that {self.pruning.type} has just rewound: leave one of them out",

@@ -76,7 +76,12 @@ def check(recipe: Recipe, document: Document) -> list[Problem]:
     for key, parameter in recipe.tune.space.items() if recipe.tune else ():
         place, path = document.place(("tune", "space", key)), dotted(("tune", "space", key))
         if key.partition(".")[0] in _FIXED:
-            found.append(Problem(place, path, "does not change what is computed, so it cannot be searched"))
+            why = (
+                "trials are single trainings, which take no notice of it"
+                if key.startswith("evolution")
+                else ("does not change what is computed")
+            )
+            found.append(Problem(place, path, f"{why}, so it cannot be searched"))
             continue
         if key.partition(".")[0] not in Recipe.model_fields:
             known = [each for each in Recipe.model_fields if each not in (*_FIXED, "schema_version")]

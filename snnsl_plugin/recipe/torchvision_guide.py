@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from snnsl_plugin.errors import BadCheckpoint, BadOption, MissingExtra, UnknownName
 from snnsl_plugin.training.guides.ann import Pictures
 
+#: What a file that is damaged, cut short or of another kind makes torch raise.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    OSError,
+    EOFError,
+    ImportError,
+)
+
 
 def load_guide(architecture: str, checkpoint: Path, classes: int, example: Tensor) -> Pictures:
     """A classification network of torchvision with the weights of a file.
@@ -49,27 +61,28 @@ def load_guide(architecture: str, checkpoint: Path, classes: int, example: Tenso
     try:
         with torch.no_grad():
             guide(example.cpu())
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise BadOption(
             f"architecture {architecture!r} does not take pictures of {tuple(example.shape[2:])} "
-            f"({str(error).splitlines()[0]}): choose another guide"
+            f"({_first_line(error)}): choose another guide"
         ) from error
     return guide
 
 
 def _state(checkpoint: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if checkpoint.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             found: Any = load_file(checkpoint)
         else:
             found = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadCheckpoint(f"distillation.guide.checkpoint: there is no file {checkpoint}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, ImportError) as error:
+    except (*_UNREADABLE, SafetensorError) as error:
         raise BadCheckpoint(
-            f"{checkpoint} cannot be read as plain weights ({str(error).splitlines()[0]}): save the state dict alone, "
+            f"{checkpoint} cannot be read as plain weights ({_first_line(error)}): save the state dict alone, "
             "torch.save(network.state_dict(), file)"
         ) from error
     for key in ("state_dict", "model"):
@@ -78,3 +91,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadCheckpoint(f"{checkpoint} holds no state dict: save one with torch.save(network.state_dict(), file)")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

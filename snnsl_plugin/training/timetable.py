@@ -42,7 +42,10 @@ class Timetable:
             steps(each, total_steps=total_steps, steps_per_epoch=steps_per_epoch) for each in (start, until, every)
         )
         if between < 1:
-            raise BadOption(f"every={every!r} must be at least one step")
+            raise BadOption(
+                f"every={every!r} must be at least one step: write it in steps, e.g. '1it' (a small share of a short "
+                "training is none)"
+            )
         if last <= first:
             raise BadOption(f"until={until!r} (step {last}) must come after start={start!r} (step {first})")
         if total_steps is not None and last > total_steps:

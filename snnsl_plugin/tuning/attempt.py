@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,15 @@ def carry_out(
     values, number, retry_of = values_of(tune.space, seen.params), seen.number, seen.user_attrs.get(RETRY_OF)
     run_dir = study_dir / RUNS / name_of(number)
     rungs: dict[int, dict[str, float]] = {}
+    looked_at: Collection[int] = ()
     ticket = trial.user_attrs.get(TICKET) if trial else None
     objectives: list[str] = list(tune.objectives)
 
     def listen(phase: str, event: Event) -> None:
         if not isinstance(event, Epoch) or ledger is None or trial is None:
             return
-        if tune.stop and event.connections is not None:
+        # A recipe with a budget counts after each epoch, but is looked at after some.
+        if tune.stop and event.epoch in looked_at:
             reached = rungs[event.epoch] = _reached(event)
             if not patiently(lambda: ledger.note(trial, f"{RUNG}{event.epoch}", reached)):
                 raise Stopped("it was taken for dead, and another worker has it")
@@ -113,6 +115,7 @@ def carry_out(
     try:
         ranks.first(lambda: _take_over(study_dir, retry_of, run_dir))
         point = changed(recipe, values)
+        looked_at = _looked_at(tune, point)
         result = run(
             point,
             run_dir=run_dir,
@@ -120,7 +123,7 @@ def carry_out(
             on_event=listen,
             name=run_dir.name,
             judge="validation",
-            counted=_looked_at(tune, point),
+            counted=looked_at,
             ranks=ranks,
         )
         state, measured = TrialState.COMPLETE, measures.of_result(result)

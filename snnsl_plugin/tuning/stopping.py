@@ -57,6 +57,8 @@ def left_over(pruning: object, density: float) -> float:
         pruning: the block of its recipe.
         density: kept / all weights now, in (0, 1].
     """
+    if getattr(pruning, "budget", None):  # its density is a first guess, and moves until the budget is met
+        return 1.0
     last = getattr(pruning, "density", None)
     if isinstance(last, Choice):
         last = build("schedules", last)(1.0)

@@ -165,6 +165,26 @@ def _answer(network, x):
     return network(x).mean(0)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.pt", b""), ("b.pt", b"nonsense"), ("c.safetensors", b"\xff" * 40), ("d.safetensors", b"")],
+)
+def test_a_damaged_file_of_weights_is_named_with_the_way_out(tiny_words, pictures, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    guide = f"{{name: ann, architecture: resnet18, checkpoint: {tmp_path / name}}}"
+    with pytest.raises(
+        BadCheckpoint, match=rf"{name} cannot be read as plain weights \(.+\): save the state dict alone"
+    ):
+        assemble_of(of_torchvision(tiny_words, pictures, guide))
+
+
+def test_a_network_of_torchvision_for_pictures_of_another_size_is_refused(tiny_words, pictures, tmp_path):
+    torch.save(models.get_model("vit_b_32", num_classes=2).state_dict(), tmp_path / "a.pt")
+    guide = f"{{name: ann, architecture: vit_b_32, checkpoint: {tmp_path / 'a.pt'}}}"
+    with pytest.raises(BadOption, match=r"'vit_b_32' does not take pictures of \(3, 32, 32\)"):
+        assemble_of(of_torchvision(tiny_words, pictures, guide))
+
+
 def test_a_run_that_has_not_finished_and_one_of_other_classes_are_refused(tiny, tiny_words, tmp_path, pictures):
     with pytest.raises(BadCheckpoint, match="holds no finished run"):
         runner.run(tiny(f"distillation.guide={{name: sparse, run: {tmp_path}}}"), run_dir=tmp_path / "learner")

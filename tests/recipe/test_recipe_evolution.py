@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from snnsl_plugin.cli import main
-from snnsl_plugin.errors import BadCheckpoint, BadRecipe
+from snnsl_plugin.errors import BadCheckpoint, BadOption, BadRecipe
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
 from snnsl_plugin.recipe import assemble
 from snnsl_plugin.recipe.digest import digest
@@ -17,6 +17,7 @@ from snnsl_plugin.recipe.evolution_types import Parent
 from snnsl_plugin.recipe.generations import Ancestor, candidate_recipe, first_recipe, planned
 from snnsl_plugin.recipe.heredity import inherited
 from snnsl_plugin.recipe.load import dump, load
+from snnsl_plugin.recipe.runner import preview
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.recipe.space import changed
 from snnsl_plugin.training import checkpoint
@@ -167,6 +168,10 @@ REFUSED = {
         ["pruning.budget={name: connections, live: 5000}"],
         "pruning.budget: the generations of an evolution have densities",
     ),
+    "rounds": (
+        ["pruning={type: snnsl.lth, density: {name: geometric, first: 1.0, last: 0.1}, start: 0it}"],
+        "evolution: has generations, and snnsl.lth rounds of its own",
+    ),
     "another host": (["pruning={type: torch.l1, density: 0.1}"], "evolution: needs a pruning with a density"),
     "a baseline": (["dense_baseline=true"], "dense_baseline: an evolution trains no dense baseline"),
     "a late start": (
@@ -194,6 +199,11 @@ def test_what_cannot_evolve_is_refused_with_its_key(words, sentence):
     with pytest.raises(BadRecipe) as refused:
         recipe(*words)
     assert sentence in str(refused.value)
+
+
+def test_generations_that_would_get_too_sparse_are_refused_before_anything_is_trained():
+    with pytest.raises(BadOption, match=r"generation 2, at density 1e-07, cannot be trained \(.*evolution\.factor"):
+        preview(recipe("evolution.factor=0.001"))
 
 
 @pytest.mark.parametrize(

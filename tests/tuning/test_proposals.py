@@ -129,6 +129,9 @@ def test_a_trial_that_is_still_dense_is_taken_as_sparse_as_its_schedule_makes_it
     plan = load("digits", ["pruning.density.last=0.05"]).pruning
     assert left_over(plan, 0.8) == pytest.approx(0.0625)
     assert left_over(plan, 0.05) == 1.0
+    # What it has in the end is what is measured then.
+    steered = ["pruning.density.last=0.05", "pruning.budget={name: synops, per_sample: 8000}"]
+    assert left_over(load("digits", steered).pruning, 0.8) == 1.0
     assert left_over(load("digits", ["pruning={type: nni.level, density: 0.2}"]).pruning, 0.5) == pytest.approx(0.4)
     assert left_over(load("digits", ["pruning={type: dense}"]).pruning, 1.0) == 1.0
     assert left_over(load("digits_structured").pruning, 0.5) == 1.0  # a share of channels is no density
