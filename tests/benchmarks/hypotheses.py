@@ -120,8 +120,8 @@ def digest_of(task: str, arm: str, seed: int) -> str:
 
 def rows(runs: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
     """The table as Markdown: means over seeds, and differences from the reference paired by seed."""
-    yield "| arm | question | validation accuracy, % | difference, points, 95 % | connections | SynOps | silent |"
-    yield "|---|---|---:|---:|---:|---:|---:|"
+    yield "| arm | question | validation accuracy, % | difference, points, 95 % | seeds | connections | SynOps | silent |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
     for arm, (question, _) in ARMS.items():
         done = runs.get(arm, {})
         if not done:
@@ -133,7 +133,7 @@ def rows(runs: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
         said = "reference" if arm == BASE else interval(pairs)
         accuracy = 100 * statistics.mean(run["accuracy"] for run in done.values())
         yield (
-            f"| {arm} | {question} | {accuracy:.1f} | {said} | {mean['connections']:,.0f} | {mean['synops']:,.0f} | "
+            f"| {arm} | {question} | {accuracy:.1f} | {said} | {len(done)} | {mean['connections']:,.0f} | {mean['synops']:,.0f} | "
             f"{mean['silent']:.2f} |"
         )
 

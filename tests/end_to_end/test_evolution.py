@@ -101,7 +101,9 @@ def test_the_test_accuracy_is_that_of_the_network_in_the_folder(evolved):
 
 def test_the_journal_has_a_line_a_generation(evolved):
     lines = [json.loads(line) for line in (evolved / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["event"], line["step"]) for line in lines] == [("started", 0), ("generation", 0), ("generation", 1)]
+    told = [("started", 0), ("generation", 0), ("generation", 1), ("finished", 1)]
+    assert [(line["event"], line["step"]) for line in lines] == told
+    assert lines[3]["metrics"] == {"accuracy/test": read(evolved)["accuracy"]["test"]}
     chosen = read(evolved)["evolution"]["generations"][1]
     assert lines[2]["metrics"]["connections"] == chosen["candidates"][chosen["best"]]["connections"]
 
