@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from snnsl_plugin.anatomy import WeightLayer, multi_step, neurons, weight_layers
 from snnsl_plugin.core.spikes import is_binary
 from snnsl_plugin.errors import BadOption, NothingMatched
+from snnsl_plugin.metrics.synops import synapses_per_input
 from snnsl_plugin.training.health._care import Care
 from snnsl_plugin.training.neuron_masks import refuse_masked_neurons
 from snnsl_plugin.training.taps import rows_of
@@ -86,28 +87,9 @@ class SynopsLoss(Care):
         # A copy of the network carries the hook along.
         if running is layer and layer.training and is_binary(arguments[0].detach()):
             spikes = rows_of(arguments[0], layer).float().sum(0)
-            self._operations.append((spikes * fan_out(layer, spikes.shape)).sum())
+            met = synapses_per_input(layer, layer.weight.detach() != 0, spikes.shape)
+            self._operations.append((spikes * met.float()).sum())
 
     def _note(self, neuron: nn.Module, running: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if running is neuron and neuron.training:
             self._samples = arguments[0].shape[1 if multi_step(neuron) else 0]
-
-
-def fan_out(layer: WeightLayer, shape: torch.Size) -> Tensor:
-    """How many non-zero weights an input meets.
-
-    Args:
-        layer: a convolution or linear layer.
-        shape: of one input, (in, *sites) or (in,).
-
-    Returns:
-        That shape, float32, whole numbers.
-    """
-    kept = (layer.weight.detach() != 0).float()
-    if isinstance(layer, nn.Linear):
-        return kept.sum(0)
-    # The gradient of the sum of all outputs with respect to an input is the sum of the weights that it meets.
-    with torch.enable_grad(), torch.autocast(kept.device.type, enabled=False):
-        x = torch.zeros(1, *shape, device=kept.device, requires_grad=True)
-        (met,) = torch.autograd.grad(layer._conv_forward(x, kept, None).sum(), x)
-    return met[0].round()
