@@ -8,7 +8,7 @@ from torch import nn
 from snnsl_plugin.errors import BadOption, NothingMatched
 from snnsl_plugin.metrics.measure import measure
 from snnsl_plugin.models.spiking_cnn import spiking_cnn
-from snnsl_plugin.training.health.synops_loss import fan_out, synops_loss
+from snnsl_plugin.training.health.synops_loss import synops_loss
 
 
 class Given(neuron.IFNode):
@@ -32,27 +32,6 @@ def test_by_hand() -> None:
     penalty.backward()
     # d/ds 2 ln(1 + S) with S = 3.5: a spike adds fan-out / 2 samples.
     assert spikes.grad[0, 0].tolist() == pytest.approx([2.0 / 4.5 * 2 / 2, 2.0 / 4.5 * 1 / 2])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}, {"groups": 2}, {"padding": 1, "stride": 3}],
-)
-def test_the_fan_out_is_what_a_loop_over_outputs_counts(options) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(4, 6, 3, **options)
-    with torch.no_grad():
-        conv.weight.mul_(torch.rand_like(conv.weight) < 0.4)
-    found = fan_out(conv, torch.Size((4, 7, 6)))
-    counted = torch.zeros(4, 7, 6)
-    ones = nn.Conv2d(4, 6, 3, **options, bias=False)
-    with torch.no_grad():
-        ones.weight.copy_(conv.weight != 0)
-        for index in torch.cartesian_prod(torch.arange(4), torch.arange(7), torch.arange(6)):
-            x = torch.zeros(1, 4, 7, 6)
-            x[0, *index] = 1.0
-            counted[*index] = ones(x).sum()
-    assert torch.equal(found, counted)
 
 
 def made() -> tuple[nn.Module, torch.Tensor]:
