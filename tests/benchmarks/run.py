@@ -227,6 +227,77 @@ def nni_overhead(interval: int = 10, updates: int = 8, rounds: int = 5) -> dict[
     return figures
 
 
+def fit_overhead(rounds: int = 5, steps: int = 40) -> dict[str, float]:
+    """A step of `fit` against one of a plain SpikingJelly loop: the network and batch of bench/cifar100, multi-step.
+
+    Both have the same batches in memory. Once `fit` alone, once with a `DynamicPruner` that updates every 20 steps, as in
+    that recipe. Steps are taken in turns; each round makes all of it anew, and the median round counts.
+    """
+    from spikingjelly.activation_based import functional
+
+    from snnsl_plugin.core import schedules
+    from snnsl_plugin.models.spiking_cnn import spiking_cnn
+    from snnsl_plugin.training.events import Step
+    from snnsl_plugin.training.loop import Training, fit
+    from snnsl_plugin.training.pruner import DynamicPruner
+
+    held = [(torch.rand(1, 64, 3, 16, 16).repeat(4, 1, 1, 1, 1), torch.randint(0, 20, (64,))) for _ in range(steps)]
+
+    class Held:
+        def __len__(self) -> int:
+            return len(held)
+
+        def epoch(self, generator: torch.Generator):  # type: ignore[no-untyped-def]
+            return iter(held)
+
+    def made():  # type: ignore[no-untyped-def]
+        torch.manual_seed(0)
+        model = spiking_cnn((3, 16, 16), 20, channels=[32, 64], hidden=128)
+        return model, torch.optim.AdamW(model.parameters(), lr=2e-3)
+
+    def plain() -> Callable[[], object]:
+        model, optimizer = made()
+        batches = iter(held)
+
+        def step() -> None:
+            x, y = next(batches)
+            functional.reset_net(model)
+            torch.nn.functional.cross_entropy(model(x).mean(0), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def ours(pruned: bool) -> Callable[[], object]:
+        model, optimizer = made()
+        pruner = None
+        if pruned:
+            pruner = DynamicPruner(
+                model, optimizer, density=schedules.cubic(first=1.0, last=0.05), every="20it", until=f"{steps}it"
+            )
+        training = fit(model, Held(), Held(), optimizer, Training(epochs=1, lr_schedule="constant"), pruner=pruner)
+        events = (event for event in training if isinstance(event, Step))
+        return lambda: next(events)
+
+    def one_round() -> dict[str, float]:
+        steppers = {"plain": plain(), "fit": ours(False), "fit_pruned": ours(True)}
+        spent = dict.fromkeys(steppers, 0.0)
+        for turn in range(steps):
+            names = list(steppers)
+            for name in names[turn % 3 :] + names[: turn % 3]:
+                spent[name] += seconds(steppers[name])
+        return {
+            "fit_plain_s_per_step": spent["plain"] / steps,
+            "fit_over_plain": spent["fit"] / spent["plain"],
+            "fit_pruned_over_plain": spent["fit_pruned"] / spent["plain"],
+        }
+
+    measured = [one_round() for _ in range(rounds)]
+    figures = {key: statistics.median(each[key] for each in measured) for key in measured[0]}
+    ratios = [each["fit_over_plain"] for each in measured]
+    return figures | {"fit_over_plain_least": min(ratios), "fit_over_plain_most": max(ratios)}
+
+
 def cold_start() -> dict[str, float]:
     """Seconds of a fresh process, less those of an empty one."""
 
@@ -275,6 +346,8 @@ measured that day keep the figures of an earlier one.
 | peak memory during that update, above weights, masks and gradients | {peak_during_update_bytes_per_weight:.1f} bytes a weight | |
 | training `vgg9` (T=4, batch 16, 32x32) with `DynamicPruner`, `spike_saliency`, updates every 100 steps / plain training, mean over 100 steps, the update included | {pruned_over_plain:.3f}x ({pruned_s_per_step:.3f} s / {plain_s_per_step:.3f} s a step) | at most 1.05x |
 | the same, median of the 100 ratios of single steps | {pruned_over_plain_median_step:.3f}x | |
+| a step of `fit` / of a plain SpikingJelly loop: the net of `bench/cifar100`, multi-step, the same batches | {fit_over_plain:.3f}x (median of 5 rounds from {fit_over_plain_least:.3f}x to {fit_over_plain_most:.3f}x; {fit_plain_s_per_step:.3f} s a plain step) | at most 1.15x |
+| the same with `DynamicPruner`, an update every 20 steps | {fit_pruned_over_plain:.3f}x | |
 | resident memory of the pruner | {resident_bytes_per_prunable_weight:.2f} bytes a prunable weight | 1 |
 | a training step of an NNI pipeline with `SpikingDynamicPruner` / with `AGPPruner(LevelPruner)`: the net of `bench/cifar100`, multi-step, the same density in each layer, an update every 100 steps included | {nni_ours_over_agp_m:.3f}x (median of 5 rounds from {nni_ours_over_agp_m_least:.3f}x to {nni_ours_over_agp_m_most:.3f}x; two AGPPruners in the same turns: {nni_agp_over_agp_m:.3f}x) | at most 1x |
 | the same in single-step mode, T=4 | {nni_ours_over_agp_s:.3f}x (from {nni_ours_over_agp_s_least:.3f}x to {nni_ours_over_agp_s_most:.3f}x; {nni_agp_over_agp_s:.3f}x) | at most 1x |
@@ -296,14 +369,27 @@ measured that day keep the figures of an earlier one.
 """
 
 
-ALL = (mask_update, pruner_overhead, nni_overhead, cut_vgg9, cut_sew_resnet18, tracking, trials, loaders, cold_start)
+ALL = (
+    mask_update,
+    pruner_overhead,
+    fit_overhead,
+    nni_overhead,
+    cut_vgg9,
+    cut_sew_resnet18,
+    tracking,
+    trials,
+    loaders,
+    cold_start,
+)
 
 
 def main(chosen: list[str]) -> None:
     torch.set_num_threads(THREADS)
     results = ROOT / "docs" / "results"
     stored = results / "benchmarks.json"
-    figures: dict[str, float] = json.loads(stored.read_text("utf-8"))  # what is not measured now keeps its figure
+    figures: dict[str, float] = (
+        json.loads(stored.read_text("utf-8")) if stored.is_file() else {}
+    )  # what is not measured now keeps its figure
     for benchmark in ALL:
         if not chosen or benchmark.__name__ in chosen:
             figures |= benchmark()
