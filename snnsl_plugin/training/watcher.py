@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from snnsl_plugin.training.pooling import Sums
 
 
-class Watcher:
+class Watcher(ABC):
     """Hooks on modules of a network in training passes, and sums that a resumed run goes on with.
 
     Hooks exist only inside the `with` block, in which a subclass puts them with `before` and `after`.
@@ -27,8 +28,9 @@ class Watcher:
         self.sums = Sums(lambda: next((each.device for each in model.parameters()), torch.device("cpu")))
         self._handles: list[RemovableHandle] = []
 
+    @abstractmethod
     def __enter__(self) -> Watcher:
-        raise NotImplementedError
+        """Puts the hooks in."""
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
@@ -53,15 +55,15 @@ class Watcher:
 
         self._handles.append(module.register_forward_hook(hook))
 
-    def before_step(self) -> None:
+    def before_step(self) -> None:  # noqa: B027  (nothing to do for most)
         """Is told that a step begins."""
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027  (likewise)
         """Is told that the optimizer has taken it; where loss scaling has met an overflow it takes none."""
 
+    @abstractmethod
     def fields(self) -> dict[str, dict[str, Any]]:
         """What was found out about each layer, as fields of `Layer`, over all ranks: a collective call."""
-        raise NotImplementedError
 
     def clear(self) -> None:
         """Starts anew."""

@@ -373,3 +373,21 @@ def test_every_number_of_a_result_has_a_definition():
             "firing_rate", "silent", "parameters", "peak_memory_mib", "wall_s"} <= DEFINITIONS.keys()  # fmt: skip
     assert "not a measurement" in DEFINITIONS["energy_pj_per_sample"]
     assert all(sentence.endswith(".") for sentence in DEFINITIONS.values())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}, {"groups": 2}, {"padding": 1, "stride": 3}],
+)
+def test_the_synapses_of_an_input_are_what_a_loop_over_inputs_counts(options):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, bias=False, **options)
+    kept = torch.rand_like(conv.weight) < 0.4
+    with torch.no_grad():
+        conv.weight.copy_(kept)
+        counted = torch.zeros(4, 7, 6, dtype=torch.float64)
+        for index in torch.cartesian_prod(torch.arange(4), torch.arange(7), torch.arange(6)):
+            x = torch.zeros(1, 4, 7, 6)
+            x[0, *index] = 1.0
+            counted[*index] = conv(x).sum()
+    assert torch.equal(synapses_per_input(conv, kept, torch.Size((4, 7, 6))), counted)
