@@ -23,7 +23,8 @@ from scipy.stats import t as student
 
 ROOT = Path(__file__).parents[2]
 BASE = "gmp"
-BOTH = ["pruning.distribution=lamp", "pruning.swap={name: cosine, first: 0.3, last: 0.0}"]
+SWAP = "pruning.swap={name: cosine, first: 0.3, last: 0.0}"
+BOTH = ["pruning.distribution=lamp", SWAP]
 #: SynOps per sample of the reference, to ask another for as many; on validation data, seeds 0 to 2.
 SYNOPS = {"cifar100": 23_400, "nmnist": 21_300}
 #: Name -> (which question it answers, the keys that it changes).
@@ -72,6 +73,15 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     "grown by gradient per synop": (
         "does it matter where one grows?",
         ["pruning.swap={name: cosine, first: 0.1, last: 0.0}", "pruning.growth=gradient_per_synop"],
+    ),
+    "price 0.2": ("does a price on weights help?", ["pruning.penalty=0.2"]),
+    "global, price 0.05": ("do they add up?", ["pruning.distribution=global", "pruning.penalty=0.05"]),
+    "global, price 0.2": ("do they add up?", ["pruning.distribution=global", "pruning.penalty=0.2"]),
+    "global, price 0.5": ("do they add up?", ["pruning.distribution=global", "pruning.penalty=0.5"]),
+    "lamp, price 0.2": ("do they add up?", ["pruning.distribution=lamp", "pruning.penalty=0.2"]),
+    "global, price 0.2, swap 0.3": (
+        "do they add up?",
+        ["pruning.distribution=global", "pruning.penalty=0.2", SWAP],
     ),
     "lamp at gmp's SynOps": (
         "allocation, at equal SynOps?",

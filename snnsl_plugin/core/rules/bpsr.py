@@ -10,7 +10,7 @@ from torch import Tensor
 from snnsl_plugin.core.growth.gradient import gradient
 from snnsl_plugin.core.layer import Growth, Layer, Schedule, State
 from snnsl_plugin.core.masks import keep_top
-from snnsl_plugin.core.rules.drop_grow import after_step_
+from snnsl_plugin.core.rules.drop_grow import after_step_, drift_
 from snnsl_plugin.errors import BadOption
 
 __all__ = ["after_step_", "bpsr", "check", "drift_"]
@@ -75,18 +75,6 @@ def check(*, threshold: Schedule, penalty: float, regrow: Schedule | None) -> No
     for progress in (0.0, 1.0):
         _size(threshold, progress)
         _share(regrow, progress)
-
-
-def drift_(weight: Tensor, state: State, lr: float, *, penalty: float) -> None:
-    """Shrinks weights towards 0 and not past it, in place, after a step of the optimizer.
-
-    Args:
-        weight: any shape.
-        state: not used.
-        lr: the learning rate of that step.
-        penalty: see `bpsr`; a weight shrinks by lr times it.
-    """
-    weight.copy_(weight.sign() * (weight.abs() - lr * penalty).clamp_min(0))
 
 
 def _rewired(layer: Layer, size: float, share: float, growth: Growth) -> Tensor:

@@ -27,6 +27,7 @@ def drop_grow(
     distribution: Distribution = erk,
     swap: Schedule | None = None,
     pq: float | None = None,
+    penalty: float = 0.0,
 ) -> dict[str, State]:
     """One update of all layers.
 
@@ -46,6 +47,10 @@ def drop_grow(
     index is the idea of Shen et al. (ICLR 2025), whose details were not available to us: index, exponents and factor
     are those of Diao et al. (ICLR 2023, see `core.compressibility`), and the bound is our choice.
 
+    With `penalty` weights shrink between updates as well, all by the same: a price on their sum of sizes (L1), as in
+    `bpsr`, taken in a step of its own, so Adam does not divide it. What the loss does not hold up against it is small
+    when a budget is shared among layers. That `drop_grow` and a price go together is our choice.
+
     Args:
         layers: all layers, those that are never pruned too.
         progress: fraction of the schedule that has passed, in [0, 1].
@@ -56,12 +61,13 @@ def drop_grow(
         swap: the fraction of survivors exchanged, in [0, 1]; none where omitted.
         pq: factor on the PQ index of each layer, > 0; `swap` is then the most that is exchanged. Swap alone where
             omitted.
+        penalty: of a weight's size, in units of the loss, >= 0; see `drift_`.
 
     Returns:
         The new state of each layer: its mask.
 
     Raises:
-        BadOption: a density, swap or pq outside its range.
+        BadOption: a density, swap, pq or penalty outside its range.
         MissingStatistic: criterion or growth need what nobody recorded.
     """
     fraction = _fraction(swap, progress)
@@ -79,8 +85,8 @@ def drop_grow(
     }
 
 
-def check(*, density: Schedule, swap: Schedule | None, pq: float | None = None) -> None:
-    """Refuses, before anything is trained, a density or swap that starts or ends outside its range, and an idle pq.
+def check(*, density: Schedule, swap: Schedule | None, pq: float | None = None, penalty: float = 0.0) -> None:
+    """Refuses, before anything is trained, options that start or end outside their range, and an idle pq.
 
     Raises:
         BadOption: with the value.
@@ -91,6 +97,8 @@ def check(*, density: Schedule, swap: Schedule | None, pq: float | None = None) 
         raise BadOption(
             f"pq={pq:g} without a swap, and swap is the most that is exchanged: give one, e.g. cosine from 0.5 to 0"
         )
+    if not (math.isfinite(penalty) and penalty >= 0.0):
+        raise BadOption(f"penalty is {penalty:g}: it must not be below 0")
     for progress in (0.0, 1.0):
         budget([], density(progress))
         _fraction(swap, progress)
@@ -110,6 +118,19 @@ def budget(layers: Sequence[Layer], density: float) -> int:
 def after_step_(weight: Tensor, state: State) -> None:
     """Makes dead weights exactly zero after an optimizer step, in place."""
     weight.mul_(state["mask"])
+
+
+def drift_(weight: Tensor, state: State, lr: float, *, penalty: float = 0.0) -> None:
+    """Shrinks weights towards 0 and not past it, in place, after a step of the optimizer.
+
+    Args:
+        weight: any shape.
+        state: not used.
+        lr: the learning rate of that step.
+        penalty: a weight shrinks by lr times it, >= 0.
+    """
+    if penalty:
+        weight.copy_(weight.sign() * (weight.abs() - lr * penalty).clamp_min(0))
 
 
 def _mask(layer: Layer, scores: Tensor, growth: Growth, n_keep: int, swap: float) -> Tensor:

@@ -8,12 +8,13 @@ from snnsl_plugin.core.criteria.magnitude import magnitude
 from snnsl_plugin.core.distributions.uniform import uniform
 from snnsl_plugin.core.growth.gradient import gradient
 from snnsl_plugin.core.layer import Layer
-from snnsl_plugin.core.rules.drop_grow import after_step_, check, drop_grow
+from snnsl_plugin.core.rules.drop_grow import after_step_, check, drift_, drop_grow
 from snnsl_plugin.core.schedules.constant import constant
 from snnsl_plugin.core.schedules.linear import linear
 from snnsl_plugin.core.update import random_states, update
 from snnsl_plugin.errors import BadOption, Disconnected
 from snnsl_plugin.testing import slow_drop_grow, tied_layer
+from snnsl_plugin.training.pruner import DynamicPruner
 
 
 def layer(weight: list[float], mask: list[int], grad: list[float]) -> Layer:
@@ -35,6 +36,34 @@ def test_rigl_by_hand() -> None:
 def test_gmp_by_hand_drops_only() -> None:
     one = layer([0.9, 0.1, 0.3, -0.8], [1, 1, 1, 1], [9, 9, 9, 9])
     assert masks([one], density=linear(first=1.0, last=0.0)) == [[1, 0, 0, 1]]
+
+
+def test_a_price_shrinks_weights_by_the_rate_times_it_and_not_past_zero() -> None:
+    weight = torch.tensor([[1.0, -0.5, 0.125, 0.0]])
+    drift_(weight, {}, 0.5, penalty=0.5)
+    assert weight.tolist() == [[0.75, -0.25, 0.0, 0.0]]
+    drift_(weight, {}, 0.5, penalty=0.0)
+    assert weight.tolist() == [[0.75, -0.25, 0.0, 0.0]]
+
+
+def test_in_a_loop_the_price_is_paid_at_every_step_and_decides_who_stays() -> None:
+    # One weight has a gradient that holds the price up, 0.25 a step either way; the other, larger, has none and goes.
+    net = torch.nn.Linear(2, 1, bias=False)
+    net.weight.data = torch.tensor([[0.5, 1.0]])
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.25)
+    density = linear(first=1.0, last=0.5)
+    pruner = DynamicPruner(
+        net, optimizer, density=density, penalty=1.0, every="2it", total_steps=4, until="100%", paths=False
+    )
+    seen = []
+    for _ in range(4):
+        (-net.weight[0, 0]).backward()
+        optimizer.step()
+        pruner.step()
+        optimizer.zero_grad()
+        seen.append(net.weight[0].tolist())
+    assert seen == [[0.5, 0.75], [0.5, 0.5], [0.5, 0.25], [0.5, 0.0]]
+    assert pruner.masks["weight"].tolist() == [[True, False]]
 
 
 def test_a_rising_density_only_grows() -> None:
@@ -84,6 +113,12 @@ def test_a_pq_that_does_nothing_is_refused() -> None:
         check(density=constant(value=0.5), swap=constant(value=0.5), pq=0.0)
     with pytest.raises(BadOption, match="pq=1 without a swap"):
         check(density=constant(value=0.5), swap=None, pq=1.0)
+
+
+@pytest.mark.parametrize("penalty", [-0.1, float("nan"), float("inf")])
+def test_a_price_below_zero_or_without_end_is_refused(penalty: float) -> None:
+    with pytest.raises(BadOption, match="penalty is"):
+        check(density=constant(value=0.5), swap=None, penalty=penalty)
 
 
 def test_an_excluded_layer_is_left_alone() -> None:
