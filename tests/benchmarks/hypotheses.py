@@ -83,6 +83,14 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         "do they add up?",
         ["pruning.distribution=global", "pruning.penalty=0.2", SWAP],
     ),
+    "dpap": (
+        "how far does it go?",
+        ["pruning={type: snnsl.dpap, pressure: 48.7, every: 20it, start: 0it, until: '70%'}"],
+    ),
+    "sd_snn": (
+        "how far does it go?",
+        ["pruning={type: snnsl.sd_snn, patience: 3, pressure: 4, every: 20it, start: 0it, until: '70%'}"],
+    ),
     "lamp at gmp's SynOps": (
         "allocation, at equal SynOps?",
         ["pruning.distribution=lamp", "pruning.budget={name: synops, per_sample: {synops}}"],

@@ -31,7 +31,8 @@ LOSSES = (0.5, 1.0, 2.0)
 REFERENCE = "gmp"
 METHODS: dict[str, list[str]] = {
     REFERENCE: [],
-    "default": ["pruning.distribution=lamp", "pruning.swap={name: cosine, first: 0.3, last: 0.0}"],
+    "default": ["pruning.distribution=lamp"],
+    "priced": ["pruning.distribution=lamp", "pruning.penalty=0.2"],
     "synop_value": ["pruning.criterion=synop_value", "pruning.distribution=synops"],
 }
 
@@ -248,7 +249,7 @@ def draw(runs: Runs, seeds: list[str], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     whole = [(seed, np.arange(len(runs["dense"]["1"][seed]["right"]))) for seed in seeds]
-    for colour, method in zip(("#1b6ca8", "#c8553d", "#3a7d44"), METHODS, strict=True):
+    for colour, method in zip(("#1b6ca8", "#c8553d", "#b58900", "#3a7d44"), METHODS, strict=True):
         if method not in runs:
             continue
         points = list(runs[method])

@@ -73,16 +73,16 @@ def test_every_recipe_of_the_shelf_is_valid_and_says_in_a_sentence_who_it_is(rec
 
 
 def test_like_takes_another_pruner_and_changes_what_is_written():
-    _, mine = entrants(pruners=[{"name": "mine", "like": "snnsl.default", "pruning": {"swap": None, "start": "2ep"}}])
-    default = available()["snnsl.default"]
-    assert mine.pruning == {**default.pruning, "swap": None, "start": "2ep"}
-    assert mine.distillation == default.distillation
-    assert default.pruning["swap"] is not None  # the shelf is as it was
+    _, mine = entrants(pruners=[{"name": "mine", "like": "snnsl.rigl", "pruning": {"swap": None, "start": "2ep"}}])
+    rigl = available()["snnsl.rigl"]
+    assert mine.pruning == {**rigl.pruning, "swap": None, "start": "2ep"}
+    assert mine.distillation == rigl.distillation
+    assert rigl.pruning["swap"] is not None  # the shelf is as it was
 
 
 def test_like_lays_options_over_those_of_the_same_choice_and_replaces_another_choice_whole():
     def swap(written):
-        changed = {"name": "mine", "like": "snnsl.default", "pruning": {"swap": written}}
+        changed = {"name": "mine", "like": "snnsl.rigl", "pruning": {"swap": written}}
         return entrants(pruners=[changed])[1].pruning["swap"]
 
     assert swap({"first": 0.5}) == {"name": "cosine", "first": 0.5, "last": 0.0}
@@ -97,8 +97,11 @@ def test_like_with_another_type_takes_nothing_of_the_old_block():
 
 
 def test_like_can_drop_the_guide():
-    _, mine = entrants(pruners=[{"name": "mine", "like": "snnsl.default", "distillation": None}])
+    untaught = {"name": "mine", "like": "snnsl.taught", "distillation": None}
+    taught, mine = entrants(pruners=["snnsl.taught", untaught])[1:]
+    assert taught.distillation
     assert mine.distillation is None
+    assert mine.pruning == taught.pruning
 
 
 def test_a_pruner_of_ones_own_needs_no_other():

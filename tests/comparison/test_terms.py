@@ -23,7 +23,7 @@ EVERYONE = list(available())
 #: whose masks change on the way: the comparison says when
 GRADUAL = {
     "snnsl.bpsr", "snnsl.default", "snnsl.dpap", "snnsl.dpf", "snnsl.gmp", "snnsl.grad_r", "snnsl.granet", "snnsl.lth",
-    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.sd_snn", "snnsl.set", "snnsl.stds", "snnsl.upr",
+    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.sd_snn", "snnsl.set", "snnsl.stds", "snnsl.taught", "snnsl.upr",
     "nni.agp_level", "nni.agp_taylor", "nni.linear_l1_norm", "nni.spiking_dynamic", "torch_pruning.spiking_dynamic",
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_runs_of_two_pruners_differ_in_nothing_but_pruning_and_guide(name, recip
 def test_what_the_task_says_of_pruning_and_guide_counts_for_nobody(recipe):
     assert recipe("dense").pruning.type == "dense"
     assert recipe("snnsl.gmp").distillation is None
-    assert recipe("snnsl.default").distillation.guide.registered_name == "virtual"
+    assert recipe("snnsl.taught").distillation.guide.registered_name == "virtual"
 
 
 def test_seeds_differ_in_nothing_but_the_seed(recipe):
