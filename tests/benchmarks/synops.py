@@ -2,7 +2,7 @@
 
     SNNSL_DATA=... python tests/benchmarks/synops.py nmnist --seeds 0 1 2 --workers 2
 
-Every method is trained at four densities with five prices on operations (`synops_loss`), on a bench task; on nmnist the
+Every method is trained at five densities with five prices on operations (`synops_loss`), on a bench task; on nmnist the
 seed is also the fold. Operating points are chosen by validation: a point stays if none that has as good an accuracy there
 has fewer operations. Along those points ln(SynOps) is interpolated at the dense network's test accuracy less 0.5, 1 and 2
 points. Intervals are of a bootstrap over seeds and, within each, over test images. Adds to docs/results/synops_<task>.json,
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-DENSITIES = (0.02, 0.05, 0.1, 0.2)
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.4)
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2)
 LOSSES = (0.5, 1.0, 2.0)
 REFERENCE = "gmp"

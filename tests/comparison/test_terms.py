@@ -23,7 +23,8 @@ EVERYONE = list(available())
 #: whose masks change on the way: the comparison says when
 GRADUAL = {
     "snnsl.bpsr", "snnsl.default", "snnsl.dpap", "snnsl.dpf", "snnsl.gmp", "snnsl.grad_r", "snnsl.granet", "snnsl.lth",
-    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.sd_snn", "snnsl.set", "snnsl.stds", "snnsl.taught", "snnsl.upr",
+    "snnsl.ndsnn", "snnsl.rigl", "snnsl.sca", "snnsl.sd_snn", "snnsl.set", "snnsl.stds", "snnsl.synop_value",
+    "snnsl.taught", "snnsl.upr",
     "nni.agp_level", "nni.agp_taylor", "nni.linear_l1_norm", "nni.spiking_dynamic", "torch_pruning.spiking_dynamic",
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ PINNED = {
     "pruners/snnsl.sd_snn": "72ce54debae4842b",
     "pruners/snnsl.set": "26db4bee10f75041",
     "pruners/snnsl.stds": "7759b8bae88c8e4f",
+    "pruners/snnsl.synop_value": "ce8a2927877eff6b",
     "pruners/snnsl.taught": "51399730e0194515",
     "pruners/snnsl.upr": "ba61f3d4f31da46d",
     "pruners/torch_pruning.fpgm": "628f9ce94a48fbbc",
