@@ -34,6 +34,7 @@ METHODS: dict[str, list[str]] = {
     "default": ["pruning.distribution=lamp"],
     "priced": ["pruning.distribution=lamp", "pruning.penalty=0.2"],
     "synop_value": ["pruning.criterion=synop_value", "pruning.distribution=synops"],
+    "gmp, T = 2": ["{T}=2"],
 }
 
 
@@ -43,7 +44,9 @@ def keys(task: str, method: str, density: float, price: float, seed: int) -> lis
     if method == "dense":
         return ["pruning={type: dense}", *fold, f"seed={seed}"]
     priced = [f"health=[{{name: synops_loss, weight: {price}}}]"] if price else []
-    return [*METHODS[method], f"pruning.density.last={density}", *priced, *fold, f"seed={seed}"]
+    steps = "data.encoder.T" if task == "cifar100" else "data.T"
+    own = [key.replace("{T}", steps) for key in METHODS[method]]
+    return [*own, f"pruning.density.last={density}", *priced, *fold, f"seed={seed}"]
 
 
 def train(task: str, changed: list[str]) -> dict[str, Any]:
@@ -249,7 +252,7 @@ def draw(runs: Runs, seeds: list[str], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     whole = [(seed, np.arange(len(runs["dense"]["1"][seed]["right"]))) for seed in seeds]
-    for colour, method in zip(("#1b6ca8", "#c8553d", "#b58900", "#3a7d44"), METHODS, strict=True):
+    for colour, method in zip(("#1b6ca8", "#c8553d", "#b58900", "#3a7d44", "#6b4c9a"), METHODS, strict=True):
         if method not in runs:
             continue
         points = list(runs[method])
