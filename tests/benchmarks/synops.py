@@ -4,7 +4,7 @@
 
 Every method is trained at five densities with five prices on operations (`synops_loss`), on a bench task; on nmnist the
 seed is also the fold. Operating points are chosen by validation: a point stays if none that has as good an accuracy there
-has fewer operations. Along those points ln(SynOps) is interpolated at the dense network's test accuracy less 0.5, 1 and 2
+has fewer operations. Along those points ln(SynOps) is interpolated at the dense network's test accuracy less 0.5, 1, 2, 5 and 10
 points. Intervals are of a bootstrap over seeds and, within each, over test images. Adds to docs/results/synops_<task>.json,
 prints the tables and draws the curves; finished runs are not repeated.
 """
@@ -27,7 +27,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.4)
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2)
-LOSSES = (0.5, 1.0, 2.0)
+LOSSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 REFERENCE = "gmp"
 METHODS: dict[str, list[str]] = {
     REFERENCE: [],
