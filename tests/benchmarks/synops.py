@@ -3,10 +3,10 @@
     SNNSL_DATA=... python tests/benchmarks/synops.py nmnist --seeds 0 1 2 --workers 2
 
 Every method is trained at five densities with five prices on operations (`synops_loss`), on a bench task; on nmnist the
-seed is also the fold. Operating points are chosen by validation: a point stays if none that has as good an accuracy there
-has fewer operations. Along those points ln(SynOps) is interpolated at the dense network's test accuracy less 0.5, 1, 2, 5 and 10
-points. Intervals are of a bootstrap over seeds and, within each, over test images. Adds to docs/results/synops_<task>.json,
-prints the tables and draws the curves; finished runs are not repeated.
+seed is also the fold. Operating points are chosen by validation: a point stays if none that has as good an accuracy
+there has fewer operations. Along those points ln(SynOps) is interpolated at the dense network's test accuracy less 0.5,
+1, 2, 5 and 10 points. Intervals are of a bootstrap over seeds and, within each, over test images. Adds to
+docs/results/synops_<task>.json, prints the tables and draws the curves; finished runs are not repeated.
 """
 
 from __future__ import annotations
