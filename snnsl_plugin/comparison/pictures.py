@@ -27,7 +27,9 @@ _KNOWN = {
     "torch": ("#be185d", "D"),
     "dense": ("#64748b", "_"),
 }
-_OTHERS = (("#7c3aed", "v"), ("#4d7c0f", "P"))
+_OTHERS = (("#7c3aed", "X"), ("#4d7c0f", "P"))
+#: where a picture has no more pruners than these, each has its own
+_EACH = (*(style for host, style in _KNOWN.items() if host != "dense"), *_OTHERS)
 _RC: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "snnsl",
@@ -56,7 +58,8 @@ def draw(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
 
     One `TASK-BUDGET` per task and budget: a line for each pruner, the best first, structured ones apart. Per task
     `TASK-accuracy-over-density`, which for whole channels counts weights on a live path, as their budget does, and
-    `TASK-accuracy-over-synops`. What has no number yet has no picture.
+    `TASK-accuracy-over-synops`: each of up to six pruners has a colour and a marker of its own; where there are more,
+    each host has. What has no number yet has no picture.
 
     Args:
         comparison: what `comparison.json` holds.
@@ -147,6 +150,10 @@ def _curves(
         return None
     dense = wording.dense_of(comparison, task)
     scale = scales.of_accuracy([*rows, *([dense] if dense else [])])
+    pruners = list(dict.fromkeys(row["pruner"] for row in rows))
+    few = len(pruners) <= len(_EACH)
+    if few:
+        styles = dict(zip(pruners, _EACH, strict=False)) | {"dense": styles["dense"]}
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.9), layout="constrained")
         FigureCanvasAgg(figure)
@@ -154,7 +161,8 @@ def _curves(
             key, words = across[kind]
             for pruner in dict.fromkeys(row["pruner"] for row in panels[kind]):
                 own = [row for row in panels[kind] if row["pruner"] == pruner]
-                _trail(axes, sorted(own, key=lambda row: measure(row, key) or 0.0), key, scale, styles)
+                own.sort(key=lambda row: measure(row, key) or 0.0)
+                _trail(axes, own, key, scale, styles[pruner if few else host_of(own[0])])
             level = measure(dense, "accuracy") if dense else None
             if level is not None:
                 axes.axhline(level, color=styles["dense"][0], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
@@ -169,12 +177,13 @@ def _curves(
             axes.set_title(kind, loc="left", fontsize=9, color=_MUTED)
         words = next(iter(across.values()))[1]
         figure.suptitle(f"{task}: accuracy over {words}", x=0.01, ha="left", fontsize=11, fontweight="bold")
-        _legend(figure, {host_of(row) for row in rows} | ({"dense"} if dense else set()), styles)
+        shown = set(pruners) if few else {host_of(row) for row in rows}
+        _legend(figure, shown | ({"dense"} if dense else set()), styles)
     return figure
 
 
-def _trail(axes: Axes, rows: Sequence[Row], key: str, scale: Scale, styles: dict[str, tuple[str, str]]) -> None:
-    colour, shape = styles[host_of(rows[0])]
+def _trail(axes: Axes, rows: Sequence[Row], key: str, scale: Scale, style: tuple[str, str]) -> None:
+    colour, shape = style
     places = [measure(row, key) or 0.0 for row in rows]
     means = [max(measure(row, "accuracy") or 0.0, scale.low) for row in rows]
     axes.plot(places, means, color=colour, linewidth=1, alpha=0.45)
@@ -192,14 +201,14 @@ def _interval(axes: Axes, row: Row, colour: str, place: float, scale: Scale, *, 
     axes.plot(*(ends, [place, place]) if across else ([place, place], ends), color=colour, linewidth=1.4, alpha=0.75)
 
 
-def _legend(figure: Figure, hosts: set[str], styles: dict[str, tuple[str, str]]) -> None:
-    shown = [host for host in styles if host in hosts]
+def _legend(figure: Figure, names: set[str], styles: dict[str, tuple[str, str]]) -> None:
+    shown = [name for name in styles if name in names]
     handles = [
-        Line2D([], [], color=colour, marker=shape, linestyle="", label=host, markeredgewidth=2 if shape == "_" else 0.5)
-        for host in shown
-        for colour, shape in [styles[host]]
+        Line2D([], [], color=colour, marker=shape, linestyle="", label=name, markeredgewidth=2 if shape == "_" else 0.5)
+        for name in shown
+        for colour, shape in [styles[name]]
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(shown), fontsize=8, handletextpad=0.1)
+    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(shown), 5), fontsize=8, handletextpad=0.1)
 
 
 def _percent(value: float, _: object = None) -> str:

@@ -209,3 +209,14 @@ def test_whole_channels_stand_over_their_live_weights_as_their_budget_counts(com
 
     assert drawn("structured") == drawn(None)
     assert drawn("unstructured") != drawn(None)
+
+
+@pytest.mark.parametrize(("count", "colours"), [(6, 6), (7, 1)])
+def test_each_of_up_to_six_pruners_has_a_colour_of_its_own(comparison, count, colours):
+    row = next(row for row in comparison["rows"] if row["kind"] == "unstructured" and row["measures"])
+    rows = [row | {"pruner": f"snnsl.{number}", "host": "snnsl", "task": "digits"} for number in range(count)]
+    case = comparison | {"rows": rows, "tables": [], "tasks": comparison["tasks"][:1]}
+    svg = dict(pictures.draw(case))["digits-accuracy-over-density.svg"].decode()
+
+    palette = {colour for colour, _ in (*pictures._KNOWN.values(), *pictures._OTHERS)} - {pictures._KNOWN["dense"][0]}
+    assert len({colour for colour in palette if colour in svg}) == colours
