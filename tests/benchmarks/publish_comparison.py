@@ -15,6 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from snnsl_plugin.comparison import pictures
 from snnsl_plugin.tracking.journal import read
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -47,8 +48,9 @@ def main() -> None:
     (target / "figures").mkdir(parents=True)
     for name in ("comparison.json", "comparison.csv", "comparison.md", "recipe.yaml"):
         shutil.copyfile(run_dir / name, target / name)
-    for picture in sorted((run_dir / "figures").glob("*.png")):
-        shutil.copyfile(picture, target / "figures" / picture.name)
+    for name, picture in pictures.draw(found):
+        if name.endswith(".png"):
+            (target / "figures" / name).write_bytes(picture)
     (target / "log.csv").write_text(log(run_dir, found), encoding="utf-8")
     print(target)
 
