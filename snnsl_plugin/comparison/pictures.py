@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import matplotlib
@@ -150,10 +151,10 @@ def _curves(
         return None
     dense = wording.dense_of(comparison, task)
     scale = scales.of_accuracy([*rows, *([dense] if dense else [])])
-    pruners = list(dict.fromkeys(row["pruner"] for row in rows))
-    few = len(pruners) <= len(_EACH)
-    if few:
-        styles = dict(zip(pruners, _EACH, strict=False)) | {"dense": styles["dense"]}
+    pruners = dict.fromkeys(row["pruner"] for row in rows)
+    whose: Callable[[Row], str] = host_of
+    if len(pruners) <= len(_EACH):
+        whose, styles = itemgetter("pruner"), dict(zip(pruners, _EACH, strict=False)) | {"dense": styles["dense"]}
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.9), layout="constrained")
         FigureCanvasAgg(figure)
@@ -162,7 +163,7 @@ def _curves(
             for pruner in dict.fromkeys(row["pruner"] for row in panels[kind]):
                 own = [row for row in panels[kind] if row["pruner"] == pruner]
                 own.sort(key=lambda row: measure(row, key) or 0.0)
-                _trail(axes, own, key, scale, styles[pruner if few else host_of(own[0])])
+                _trail(axes, own, key, scale, styles[whose(own[0])])
             level = measure(dense, "accuracy") if dense else None
             if level is not None:
                 axes.axhline(level, color=styles["dense"][0], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
@@ -177,8 +178,7 @@ def _curves(
             axes.set_title(kind, loc="left", fontsize=9, color=_MUTED)
         words = next(iter(across.values()))[1]
         figure.suptitle(f"{task}: accuracy over {words}", x=0.01, ha="left", fontsize=11, fontweight="bold")
-        shown = set(pruners) if few else {host_of(row) for row in rows}
-        _legend(figure, shown | ({"dense"} if dense else set()), styles)
+        _legend(figure, {whose(row) for row in rows} | ({"dense"} if dense else set()), styles)
     return figure
 
 
