@@ -193,7 +193,8 @@ def _blocks(rows: Sequence[Row]) -> dict[tuple[str, str, str, float], list[Row]]
     return blocks
 
 
-def _missed(row: Row) -> bool:
+def missed(row: Row) -> bool:
+    """Whether a row ended too far from its budget to get a verdict."""
     return bool(row["strength"] and row["strength"]["missed"])
 
 
@@ -202,7 +203,7 @@ def _place(row: Row) -> tuple[int, float, str]:
     accuracies = list(_accuracies(row).values())
     if not accuracies:
         return 3, 0.0, row["pruner"]
-    trouble = 2 if row["status"] == "failed" else int(_missed(row))
+    trouble = 2 if row["status"] == "failed" else int(missed(row))
     return trouble, -round(statistics.summary(accuracies)["mean"], 12), row["pruner"]
 
 
@@ -229,7 +230,7 @@ def _difference(
         what = "seeds that finished in both" if paired else "seeds that finished on one side"
         return {**empty, "n": n, "paired": paired, "reason": f"{what}: {n}; a test needs 2"}
     found = statistics.difference(first, second, resolution=resolution, confidence=terms["confidence"])
-    if _missed(row):
+    if missed(row):
         return {**empty, **found, "p": None, "reason": f"{row['pruner']} missed the budget, so the terms are not equal"}
     fewer = paired and n < max(len(planned[each["pruner"]]) for each in (row, reference))
     return {**empty, **found, "reason": f"over the {n} seeds that finished in both" if fewer else ""}

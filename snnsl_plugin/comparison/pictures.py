@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from snnsl_plugin.comparison import scales, wording
+from snnsl_plugin.comparison.judgement import missed
 from snnsl_plugin.comparison.scales import Scale
 from snnsl_plugin.comparison.wording import Comparison, Row, Table, host_of, measure
 
@@ -124,8 +125,7 @@ def _panel(
         axes.annotate(
             wording.mean_and_half_width(row), (1.01, line), xycoords=("axes fraction", "data"), va="center", fontsize=8
         )
-    names = [("★ " if row["pruner"] == table["reference"] else "") + row["pruner"] for row in rows]
-    axes.set_yticks(range(len(rows)), names)
+    axes.set_yticks(range(len(rows)), [_name(row, table) for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row["pruner"] == table["reference"] else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -134,6 +134,11 @@ def _panel(
     axes.grid(False, axis="y")
     axes.xaxis.set_major_formatter(FuncFormatter(_percent))
     axes.set_title(table["kind"], loc="left", fontsize=9, color=_MUTED)
+
+
+def _name(row: Row, table: Table) -> str:
+    star = "★ " if row["pruner"] == table["reference"] else ""
+    return f"{star}{row['pruner']}{' (budget missed)' if missed(row) else ''}"
 
 
 def _curves(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from snnsl_plugin.comparison.judgement import missed
+
 Comparison: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = Mapping[str, Any]
 Table: TypeAlias = Mapping[str, Any]
@@ -140,11 +142,7 @@ def headline(comparison: Comparison, table: Table) -> str:
 
 def leader(table: Table, rows: Sequence[Row]) -> Row | None:
     """The row of the highest mean among those that finished within the budget; None where there is none."""
-    able = {
-        row["pruner"]: row
-        for row in rows
-        if row["status"] == "finished" and not (row["strength"] and row["strength"]["missed"])
-    }
+    able = {row["pruner"]: row for row in rows if row["status"] == "finished" and not missed(row)}
     return next((able[name] for name in table["order"] if name in able), None)
 
 

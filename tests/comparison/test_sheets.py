@@ -220,3 +220,14 @@ def test_each_of_up_to_six_pruners_has_a_colour_of_its_own(comparison, count, co
 
     palette = {colour for colour, _ in (*pictures._KNOWN.values(), *pictures._OTHERS)} - {pictures._KNOWN["dense"][0]}
     assert len({colour for colour in palette if colour in svg}) == colours
+
+
+def test_a_picture_says_who_missed_the_budget(comparison):
+    first = comparison["rows"][0] | {"pruner": "a.far", "strength": {"missed": True}}
+    table = next(each for each in comparison["tables"] if each["task"] == first["task"])
+    place = {word: table[word] for word in ("kind", "budget")}
+    case = comparison | {"rows": [*comparison["rows"], first | place], "tables": [table]}
+    svg = next(picture for name, picture in pictures.draw(case) if name.endswith("svg")).decode()
+
+    assert "<!-- a.far (budget missed) -->" in svg
+    assert svg.count("(budget missed)") == 1
