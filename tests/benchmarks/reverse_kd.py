@@ -5,7 +5,7 @@
 On CIFAR-100's bench task. Every arm has four trials, judged by validation on a seed of its own, and is then trained with
 the setting that won on other seeds; only those runs read the test set. The rules of the verdict stand in `verdicts`, and
 stood there before the first run. Guides are trained with seeds that no learner has, and kept below FOLDER. Adds to
-docs/results/reverse_kd.json and prints the tables; finished runs are not repeated.
+docs/results/reverse_kd.json, prints the tables and draws reverse_kd.png; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -209,13 +209,54 @@ def rows(store: Store, learner: str) -> Iterator[str]:
         accuracy = of(store, learner, arm)
         if not accuracy:
             continue
-        setting = ", ".join(ARMS[arm].trials[store.best(learner, ARMS[arm].like or arm)])
+        best = store.best(learner, ARMS[arm].like or arm)
+        keys_of_it = ", ".join(f"`{key}`" for key in what.trials[best])
+        setting = keys_of_it if arm in "abc" else "weight {}, tau {}".format(*TAUGHT[best])
         low = "reference" if arm == "a" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference(store, learner, arm, "a"))
         synops = statistics.mean(of(store, learner, arm, "synops").values())
         yield (
-            f"| ({arm}) {what.word} | `{setting}` | {100 * statistics.mean(accuracy.values()):.1f} | {low} | "
+            f"| ({arm}) {what.word} | {setting} | {100 * statistics.mean(accuracy.values()):.1f} | {low} | "
             f"{synops:,.0f} | {len(accuracy)} |"
         )
+
+
+def draw(store: Store) -> None:
+    """Every arm's points to (a), a panel a learner, beside what its guide can do itself."""
+    from matplotlib import pyplot
+
+    learners = [each for each in LEARNERS if len(of(store, each, "e")) > 1]
+    if not learners:
+        return
+    figure, panels = pyplot.subplots(
+        1, len(learners), figsize=(6.5 * len(learners), 4.6), layout="constrained", squeeze=False
+    )
+    for axes, learner in zip(panels[0], learners, strict=True):
+        arms = [arm for arm in ARMS if arm != "a" and of(store, learner, arm)]
+        for line, arm in enumerate(arms):
+            mean, low, high = difference(store, learner, arm, "a")
+            colour = "#1b6ca8" if guide_of(learner, arm) else "#6c757d"
+            axes.plot([low, high], [line, line], color=colour, linewidth=1.5)
+            axes.plot([mean], [line], "o", color=colour)
+        axes.set_yticks(range(len(arms)), [label(store, learner, arm) for arm in arms])
+        axes.invert_yaxis()
+        axes.axvline(0, color="#c8553d", linewidth=1, linestyle=(0, (4, 3)))
+        alone = 100 * statistics.mean(of(store, learner, "a").values())
+        axes.set_xlabel("points of test accuracy to (a), 95 % interval", loc="right")
+        axes.set_title(f"{learner} learner; (a), labels alone: {alone:.1f} %", loc="right")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(STORE.with_suffix(".png"), dpi=150)
+    pyplot.close(figure)
+
+
+def label(store: Store, learner: str, arm: str) -> str:
+    """An arm in a few words, with the validation accuracy of its guide where it has one."""
+    guide = guide_of(learner, arm)
+    words = f"({arm}) {ARMS[arm].word}" if not arm.startswith("i") else f"({arm}) guide"
+    if not guide:
+        return words
+    seeds = of(store, learner, arm)
+    mean = statistics.mean(store.runs[f"guide | {guide} | {seed}"]["validation"] for seed in seeds)
+    return f"{words}, itself {100 * mean:.0f} %"
 
 
 def verdicts(store: Store, learner: str) -> Iterator[str]:
@@ -264,6 +305,7 @@ def main() -> None:
     for learner in given.learners:
         print("\n".join(rows(store, learner)))
         print("\n".join(verdicts(store, learner)))
+    draw(store)
 
 
 if __name__ == "__main__":
