@@ -210,8 +210,9 @@ def rows(store: Store, learner: str) -> Iterator[str]:
         if not accuracy:
             continue
         best = store.best(learner, ARMS[arm].like or arm)
-        keys_of_it = ", ".join(f"`{key}`" for key in what.trials[best])
-        setting = keys_of_it if arm in "abc" else "weight {}, tau {}".format(*TAUGHT[best])
+        setting = "weight {}, tau {}".format(*TAUGHT[best])
+        if arm in ("a", "b", "c"):
+            setting = ", ".join(f"`{key}`" for key in what.trials[best])
         low = "reference" if arm == "a" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference(store, learner, arm, "a"))
         synops = statistics.mean(of(store, learner, arm, "synops").values())
         yield (
