@@ -87,7 +87,8 @@ PINNED = {
 }
 
 
-def test_the_digests_of_the_shipped_recipes_are_pinned():
+def test_the_digests_of_the_shipped_recipes_are_pinned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a guide's digest is that of the run it names, where `make demo` has left one
     assert {name: digest(load(name)) for name in catalog.names()} == PINNED
 
 
