@@ -105,8 +105,9 @@ def _search(row: Row, dense: Row, place: Callable[[str], Path]) -> Course:
             if not search.seen:
                 row.error = failures[trial.name]
                 return
-            break
-        search.tell(value, _share(row, place(trial.name), whole))
+            search.tell(value, 0.0)  # most likely so little that a layer was cut off: go back, and not there again
+        else:
+            search.tell(value, _share(row, place(trial.name), whole))
     missed = search.error() > SEARCH_TOLERANCE
     row.strength = Strength(strength_key(row.entrant), search.best, "search", missed, len(search.seen))
 

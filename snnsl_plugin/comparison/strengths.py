@@ -23,6 +23,8 @@ MOST_RUNS = 6
 _LOWEST, _HIGHEST = 1e-4, 0.9999
 #: Of a miss, in logarithms: one where next to nothing is left says little about how far to go back.
 _TALLEST = 3.0
+#: What stands for a share of zero, of which there is no logarithm.
+_NOTHING = 1e-9
 #: Halvings of the interval: channels come in whole numbers, so more would find nothing new.
 _TRIES = 24
 
@@ -74,8 +76,8 @@ class Search:
         return None if value in self.seen else value
 
     def tell(self, value: float, share: float) -> None:
-        """Takes what a training with a value left, in [0, 1]."""
-        self.seen[value] = max(share, 1e-9)
+        """Takes what a training with a value left, in [0, 1]; 0 also where it failed because nothing was left."""
+        self.seen[value] = max(share, _NOTHING)
 
     @property
     def best(self) -> float:
@@ -97,12 +99,19 @@ class Search:
         nearest = sorted(latest, key=self._miss)
         x, y = math.log(nearest[0]), self._height(nearest[0])
         beyond = next((each for each in nearest if self._height(each) * y < 0), None)
-        if beyond is not None:
-            # Between two values that meet the budget from both sides, however bent the course is outside of them.
-            part = y / (y - max(-_TALLEST, min(_TALLEST, self._height(beyond))))
-            return math.exp(x + (math.log(beyond) - x) * max(0.1, min(0.9, part)))
+        if beyond is None:
+            return self._further(nearest)
+        if self.seen[beyond] == _NOTHING:  # which says nothing about how far to go back
+            halfway, further = math.sqrt(nearest[0] * beyond), self._further(nearest)
+            return min(halfway, further) if nearest[0] < beyond else max(halfway, further)
+        # Between two values that meet the budget from both sides, however bent the course is outside of them.
+        part = y / (y - max(-_TALLEST, min(_TALLEST, self._height(beyond))))
+        return math.exp(x + (math.log(beyond) - x) * max(0.1, min(0.9, part)))
+
+    def _further(self, nearest: list[float]) -> float:
+        x, y = math.log(nearest[0]), self._height(nearest[0])
         slope = 0.0
-        if len(nearest) > 1:
+        if len(nearest) > 1 and self.seen[nearest[1]] != _NOTHING:
             slope = (self._height(nearest[1]) - y) / (math.log(nearest[1]) - x)
         elif self.bounded:  # a share kept grows with what is left
             slope = 1.0

@@ -114,6 +114,28 @@ def test_one_that_leaves_nothing_beyond_some_value_comes_back():
     assert met(search)
 
 
+@pytest.mark.parametrize("budget", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("edge", [0.37, 0.4, 0.44])
+def test_a_threshold_at_which_the_network_falls_apart_is_not_the_end(budget, edge):
+    # As STDS on N-MNIST: the share falls smoothly, and a layer is cut off soon behind the budget.
+    search = searched(
+        lambda value: 0.0 if value > edge else 0.6 * math.exp(-9.4 * value), budget, first=0.1, bounded=False
+    )
+    assert met(search)
+    assert search.seen[search.best] > 0.0
+
+
+def test_where_nothing_was_left_the_way_back_is_half_of_it_at_most():
+    search = Search(0.02, 0.2, bounded=False)
+    search.tell(0.2, 0.08)
+    search.tell(0.8, 0.0)
+    assert search.next_value() == pytest.approx(0.2 * math.exp(0.5), rel=1e-5)  # as if 0.8 had not been tried
+    search.tell(0.4, 0.079)
+    assert search.next_value() == pytest.approx(
+        math.sqrt(0.4 * 0.8), rel=1e-5
+    )  # so flat a course would lead far beyond
+
+
 def test_a_flat_share_is_given_up_and_the_nearest_kept():
     search = searched(lambda value: 0.5, 0.1)
     assert len(search.seen) == MOST_RUNS
