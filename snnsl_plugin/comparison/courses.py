@@ -105,7 +105,7 @@ def _search(row: Row, dense: Row, place: Callable[[str], Path]) -> Course:
             if not search.seen:
                 row.error = failures[trial.name]
                 return
-            search.tell(value, 0.0)  # most likely so little that a layer was cut off: go back, and not there again
+            search.tell(value, 0.0)  # most likely a layer was cut off: half of the way back
         else:
             search.tell(value, _share(row, place(trial.name), whole))
     missed = search.error() > SEARCH_TOLERANCE

@@ -213,7 +213,11 @@ def _legend(figure: Figure, names: set[str], styles: dict[str, tuple[str, str]])
         for name in shown
         for colour, shape in [styles[name]]
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(shown), 5), fontsize=8, handletextpad=0.1)
+    for columns in range(min(len(shown), 5), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=8, handletextpad=0.1)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
 def _percent(value: float, _: object = None) -> str:

@@ -76,7 +76,7 @@ class Search:
         return None if value in self.seen else value
 
     def tell(self, value: float, share: float) -> None:
-        """Takes what a training with a value left, in [0, 1]; 0 also where it failed because nothing was left."""
+        """Takes what a training with a value left, in [0, 1]; 0 for one that failed, as where nothing was left."""
         self.seen[value] = max(share, _NOTHING)
 
     @property
@@ -109,6 +109,7 @@ class Search:
         return math.exp(x + (math.log(beyond) - x) * max(0.1, min(0.9, part)))
 
     def _further(self, nearest: list[float]) -> float:
+        # On from the nearest value by the slope between it and the second nearest, or by what is expected of one.
         x, y = math.log(nearest[0]), self._height(nearest[0])
         slope = 0.0
         if len(nearest) > 1 and self.seen[nearest[1]] != _NOTHING:

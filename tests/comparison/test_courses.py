@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from snnsl_plugin.comparison.courses import course
+from snnsl_plugin.comparison.entrants import Entrant
 from snnsl_plugin.comparison.strengths import SEARCH_TOLERANCE, Search
 
 CUT_OFF = "layer 'conv1' would keep none of its 288 weights"
@@ -22,7 +23,7 @@ def row_of(budget: float, first: float) -> SimpleNamespace:
         budget=SimpleNamespace(kind="density", value=budget), error=None, epochs=None,
         compare=SimpleNamespace(seconds=None), run_name=lambda seed: f"stds-s{seed}",
         recipe=lambda seed, value=None, epochs=None: (seed, value),
-        entrant=SimpleNamespace(pruning=SimpleNamespace(strength="threshold")),
+        entrant=Entrant("stds", {"type": "snnsl.stds"}),
     )  # fmt: skip
 
 
@@ -43,11 +44,6 @@ def followed(row: SimpleNamespace, root: Path, share) -> tuple[list[float], list
                 (root / run.name).mkdir()
                 result = {"status": "finished", "density": {"weights": {"achieved": left}}}
                 (root / run.name / "result.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snnsl_plugin.comparison.courses.strength_key", lambda entrant: entrant.pruning.strength)
 
 
 def test_a_search_goes_on_where_a_training_failed_for_nothing_was_left(tmp_path):

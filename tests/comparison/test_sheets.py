@@ -222,6 +222,21 @@ def test_each_of_up_to_six_pruners_has_a_colour_of_its_own(comparison, count, co
     assert len({colour for colour in palette if colour in svg}) == colours
 
 
+@pytest.mark.parametrize("length", [5, 30, 60])
+def test_a_legend_is_no_wider_than_its_picture(comparison, length):
+    row = next(row for row in comparison["rows"] if row["kind"] == "unstructured" and row["measures"])
+    names = [f"{number}".ljust(length, "m") for number in range(6)]
+    case = comparison | {"rows": [row | {"pruner": name, "task": "digits"} for name in names]}
+    figure = pictures._curves(case, "digits", pictures._SYNOPS, pictures._styles(case))
+
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:6] == names
+    # A name longer than the whole picture has a line of its own.
+    assert legend.get_window_extent().width <= figure.bbox.width or length == 60
+    assert legend._ncols == {5: 5, 30: 1, 60: 1}[length]
+
+
 def test_a_picture_says_who_missed_the_budget(comparison):
     first = comparison["rows"][0] | {"pruner": "a.far", "strength": {"missed": True}}
     table = next(each for each in comparison["tables"] if each["task"] == first["task"])

@@ -131,9 +131,8 @@ def test_where_nothing_was_left_the_way_back_is_half_of_it_at_most():
     search.tell(0.8, 0.0)
     assert search.next_value() == pytest.approx(0.2 * math.exp(0.5), rel=1e-5)  # as if 0.8 had not been tried
     search.tell(0.4, 0.079)
-    assert search.next_value() == pytest.approx(
-        math.sqrt(0.4 * 0.8), rel=1e-5
-    )  # so flat a course would lead far beyond
+    # So flat a course would lead far beyond 0.8.
+    assert search.next_value() == pytest.approx(math.sqrt(0.4 * 0.8), rel=1e-5)
 
 
 def test_a_flat_share_is_given_up_and_the_nearest_kept():
