@@ -21,7 +21,7 @@ from snnsl_plugin.comparison.terms import budgets
 from snnsl_plugin.errors import SnnslError
 from snnsl_plugin.recipe import folder
 from snnsl_plugin.recipe.digest import digest
-from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.outcome import versions
 
 COMPARISON = "comparison.json"
 _CONFIDENCE, _ALPHA, _POWER = 0.95, 0.05, 0.8

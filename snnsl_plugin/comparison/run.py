@@ -19,7 +19,7 @@ from snnsl_plugin.errors import BadCheckpoint, RunFolderInUse
 from snnsl_plugin.models._permission import permit
 from snnsl_plugin.recipe import assemble, folder
 from snnsl_plugin.recipe.load import dump
-from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.outcome import versions
 from snnsl_plugin.recipe.schema import Recipe
 from snnsl_plugin.tracking.journal import Journal
 from snnsl_plugin.tracking.launch import launch

@@ -10,7 +10,7 @@ from typing import Any
 
 from snnsl_plugin.errors import BadCheckpoint
 from snnsl_plugin.recipe import folder
-from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.outcome import versions
 from snnsl_plugin.recipe.schema import Recipe
 
 #: the folder of a comparison's runs, in its own

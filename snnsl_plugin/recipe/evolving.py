@@ -12,7 +12,7 @@ from snnsl_plugin.core.evolution import Fitness, fittest
 from snnsl_plugin.errors import Disconnected, Diverged
 from snnsl_plugin.metrics.depth import depth, identities, residual_blocks
 from snnsl_plugin.metrics.measure import measure
-from snnsl_plugin.recipe import assemble, data_parallel, folder, phase
+from snnsl_plugin.recipe import assemble, data_parallel, folder, outcome
 from snnsl_plugin.recipe.generations import (
     Ancestor,
     candidate_recipe,
@@ -166,7 +166,7 @@ def _tested(recipe: Recipe, run_dir: Path, parts: assemble.Data, result: dict[st
     model = assemble.load_network(run_dir, parts).to(device)
     masks = {name: mask.to(device) for name, mask in _masks(run_dir).items()}
     measured = measure(model, batches(parts.test, device), masks=masks)
-    return result | {"accuracy": result["accuracy"] | {"test": measured.accuracy}} | phase.as_result(measured)
+    return result | {"accuracy": result["accuracy"] | {"test": measured.accuracy}} | outcome.as_result(measured)
 
 
 def _masks(run_dir: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from snnsl_plugin.cli import main
 from snnsl_plugin.cli.comparing import Listening, print_comparison, print_plan
 from snnsl_plugin.comparison.stages import Told
-from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.outcome import versions
 
 
 def console(*, terminal=False, width=80):

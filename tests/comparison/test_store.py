@@ -9,7 +9,7 @@ import pytest
 
 from snnsl_plugin.comparison.store import finished, may_be_taken_over, same_versions, take_over, was_taken_over
 from snnsl_plugin.recipe.load import load
-from snnsl_plugin.recipe.phase import versions
+from snnsl_plugin.recipe.outcome import versions
 
 FILES = ("recipe.yaml", "metrics.jsonl", "checkpoint.safetensors", "state.json", "report.html")
 
