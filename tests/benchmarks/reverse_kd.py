@@ -106,7 +106,9 @@ def train(changed: list[str], judge: str, run_dir: str | None = None) -> dict[st
     from snnsl_plugin.recipe.runner import run
 
     with tempfile.TemporaryDirectory() as scratch:
-        result = run(load(TASK, changed), run_dir=Path(run_dir or f"{scratch}/run"), judge=judge)
+        where = Path(run_dir or f"{scratch}/run")
+        begun = (where / "run.json").is_file()  # a guide whose training was interrupted
+        result = run(load(TASK, changed), run_dir=where, judge=judge, resume=begun)
     measured = result if judge == "test" else result["validation"]
     return {
         "digest": result["digest"],
@@ -300,9 +302,8 @@ def main() -> None:
             together(tuned(learner, ["a"], store), store, given.workers)
             together(teachers(guides, [TUNING_SEED]) | tuned(learner, ["c", "d"], store), store, given.workers)
             together(tuned(learner, ["e", "f", "g", "h", "b"], store), store, given.workers)
-            for seed in given.seeds:
-                together(teachers(list(GUIDES), [seed]), store, given.workers)
-                together(finals(learner, [seed], store), store, given.workers)
+            together(teachers(list(GUIDES), given.seeds), store, given.workers)
+            together(finals(learner, given.seeds, store), store, given.workers)
     for learner in given.learners:
         print("\n".join(rows(store, learner)))
         print("\n".join(verdicts(store, learner)))
