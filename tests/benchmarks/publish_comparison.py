@@ -1,6 +1,8 @@
 """Copies what is worth keeping of a finished comparison to docs/results/<name>/.
 
-    python tests/benchmarks/publish_comparison.py RUN_DIR
+    python tests/benchmarks/publish_comparison.py RUN_DIR [NAME]
+
+NAME is the recipe's where omitted.
 
 Recipe, digest, commit, versions, every number of every run (comparison.json, .csv), the tables (.md), the pictures, and
 log.csv: every epoch of every run. Run folders stay where they are.
@@ -43,7 +45,7 @@ def main() -> None:
     found = json.loads((run_dir / "comparison.json").read_text(encoding="utf-8"))
     if found["status"] != "finished":
         raise SystemExit(f"{run_dir} is {found['status']}: finish it with --resume first")
-    target = RESULTS / found["name"]
+    target = RESULTS / (sys.argv[2] if len(sys.argv) > 2 else found["name"])
     shutil.rmtree(target, ignore_errors=True)
     (target / "figures").mkdir(parents=True)
     for name in ("comparison.json", "comparison.csv", "comparison.md", "recipe.yaml"):
