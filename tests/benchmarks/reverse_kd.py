@@ -88,7 +88,7 @@ def guide_of(learner: str, arm: str) -> str | None:
     return LEARNERS[learner][1].get(guide, guide) if guide else None
 
 
-def folder(guide: str, seed: int) -> str:
+def guide_folder(guide: str, seed: int) -> str:
     """Where a guide is kept, below FOLDER."""
     return f"seed-{GUIDE_SEED + seed}/{guide.replace(' ', '').replace('%', 'pct').replace(',', '-')}"
 
@@ -96,19 +96,20 @@ def folder(guide: str, seed: int) -> str:
 def keys(learner: str, arm: str, trial: int, base: int, seed: int) -> list[str]:
     """All keys of a run: the learner's, cross-entropy's best setting, the trial's, the seed."""
     guide = guide_of(learner, arm)
-    chosen = [key.replace("{guide}", folder(guide, seed)) if guide else key for key in ARMS[arm].trials[trial]]
+    chosen = [key.replace("{guide}", guide_folder(guide, seed)) if guide else key for key in ARMS[arm].trials[trial]]
     return [*LEARNERS[learner][0], *([] if ARMS[arm].alone else CE[base]), *chosen, f"seed={seed}"]
 
 
 def train(changed: list[str], judge: str, run_dir: str | None = None) -> dict[str, Any]:
     """One run, in a process of its own."""
+    from snnsl_plugin.recipe import folder
     from snnsl_plugin.recipe.load import load
     from snnsl_plugin.recipe.runner import run
 
     with tempfile.TemporaryDirectory() as scratch:
         where = Path(run_dir or f"{scratch}/run")
-        begun = (where / "run.json").is_file()  # a guide whose training was interrupted
-        result = run(load(TASK, changed), run_dir=where, judge=judge, resume=begun)
+        interrupted = folder.identity(where) is not None  # only a guide has a folder that stays
+        result = run(load(TASK, changed), run_dir=where, judge=judge, resume=interrupted)
     measured = result if judge == "test" else result["validation"]
     return {
         "digest": result["digest"],
@@ -151,17 +152,27 @@ def together(jobs: dict[str, tuple[Any, ...]], store: Store, workers: int) -> No
             wanted.setdefault(repr(job), []).append(key)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         pending = {pool.submit(train, *jobs[alike[0]]): alike for alike in wanted.values()}
+        failed = []
         for count, future in enumerate(as_completed(pending), start=1):
+            if error := future.exception():  # the others are kept, and a later call repeats this one alone
+                failed.append(f"{', '.join(pending[future])}: {error}")
+                continue
             done = future.result()
             for key in pending[future]:
                 store.add(key, done)
                 print(f"{count}/{len(pending)} {key}: {done['validation']:.4f}, test {done['test']}", flush=True)
+    if failed:
+        raise SystemExit("these runs failed:\n" + "\n".join(failed))
 
 
 def teachers(names: list[str], seeds: list[int]) -> dict[str, tuple[Any, ...]]:
     """The runs that make guides."""
     return {
-        f"guide | {name} | {seed}": ([*GUIDES[name], f"seed={GUIDE_SEED + seed}"], "validation", folder(name, seed))
+        f"guide | {name} | {seed}": (
+            [*GUIDES[name], f"seed={GUIDE_SEED + seed}"],
+            "validation",
+            guide_folder(name, seed),
+        )
         for seed in seeds
         for name in names
     }
