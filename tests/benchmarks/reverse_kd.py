@@ -242,7 +242,7 @@ def draw(store: Store) -> None:
     if not learners:
         return
     figure, panels = pyplot.subplots(
-        1, len(learners), figsize=(6.5 * len(learners), 4.6), layout="constrained", squeeze=False
+        1, len(learners), figsize=(6.5 * len(learners), 4.6), layout="constrained", squeeze=False, sharex=True
     )
     for axes, learner in zip(panels[0], learners, strict=True):
         arms = [arm for arm in ARMS if arm != "a" and of(store, learner, arm)]
@@ -296,6 +296,26 @@ def verdicts(store: Store, learner: str) -> Iterator[str]:
     yield f"the word is {'knowledge' if helps and knowledge else 'regularisation'}"
 
 
+def looked_at_afterwards(store: Store, learner: str) -> Iterator[str]:
+    """What no rule asks for: intervals of the rules' differences, and points of the learner by what its guide can do."""
+    seeds = sorted(of(store, learner, "i, 10 %"))
+    if len(seeds) < 2:
+        return
+    for one, other in [("e", "f"), ("e", "d"), ("e", "h"), ("h", "d"), ("i, 5 %, 2 epochs", "i, 5 %")]:
+        yield "({}) - ({}): {:+.1f} [{:+.1f}, {:+.1f}] points".format(
+            one, other, *difference(store, learner, one, other)
+        )
+    ladder = {name: of(store, learner, f"i, {name}") for name in LADDER}
+    itself = [
+        statistics.mean(store.runs[f"guide | {name} | {seed}"]["validation"] for seed in seeds) for name in LADDER
+    ]
+    slopes = [
+        10 * statistics.linear_regression(itself, [accuracy[seed] for accuracy in ladder.values()]).slope
+        for seed in seeds
+    ]
+    yield "points by ten points of the guide, over (i): {:+.2f} [{:+.2f}, {:+.2f}]".format(*interval_of(slopes))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--guides", type=Path, required=True)
@@ -317,7 +337,7 @@ def main() -> None:
             together(finals(learner, given.seeds, store), store, given.workers)
     for learner in given.learners:
         print("\n".join(rows(store, learner)))
-        print("\n".join(verdicts(store, learner)))
+        print("\n".join([*verdicts(store, learner), *looked_at_afterwards(store, learner)]))
     draw(store)
 
 
