@@ -64,7 +64,8 @@ def main() -> None:
     asked = parser.parse_args()
     stored = [RESULTS / name / "comparison.json" for name in asked.names]
     comparisons = [json.loads(path.read_text(encoding="utf-8")) for path in stored]
-    for kind in ("unstructured", "structured"):
+    kinds = dict.fromkeys(table["kind"] for found in comparisons for table in found["tables"])
+    for kind in kinds:
         print(short(comparisons, kind, asked.only), end="\n\n")
 
 
