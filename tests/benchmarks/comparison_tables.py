@@ -16,24 +16,26 @@ from pathlib import Path
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-def cells(row: dict | None, word: str) -> str:
-    """What a budget's three columns say of a pruner, the dense network included."""
-    if row is None:
-        return "| | | |"
-    if row["status"] != "finished":
-        return f"| – | {row['status']} | – |"
-    accuracy, synops = row["measures"]["accuracy"], row["measures"]["synops"]["mean"]
-    half = (accuracy["high"] - accuracy["low"]) / 2
-    return f"| {100 * accuracy['mean']:.1f} ± {100 * half:.1f} | {word} | {synops:,.0f} |"
-
-
-def word(table: dict, row: dict, pruner: str) -> str:
-    """How a pruner stands to the reference of its table."""
-    if pruner == table["reference"]:
+def word(table: dict, row: dict) -> str:
+    """How a row stands to the reference of its table; nothing of the dense network."""
+    if row["kind"] == "dense":
+        return ""
+    if row["pruner"] == table["reference"]:
         return "reference"
     if row["strength"] and row["strength"]["missed"]:
         return "budget missed"
-    return table["differences"][pruner]["verdict"]
+    return table["differences"][row["pruner"]]["verdict"]
+
+
+def cells(table: dict, row: dict | None) -> str:
+    """The three columns of a pruner at one budget: empty where it took no part, its status where it has no result."""
+    if row is None:
+        return "| |"
+    if row["status"] != "finished":
+        return f"– | {row['status']} | –"
+    accuracy, synops = row["measures"]["accuracy"], row["measures"]["synops"]["mean"]
+    half = (accuracy["high"] - accuracy["low"]) / 2
+    return f"{100 * accuracy['mean']:.1f} ± {100 * half:.1f} | {word(table, row)} | {synops:,.0f}"
 
 
 def short(comparisons: list[dict], kind: str, only: list[str] | None) -> str:
@@ -47,13 +49,9 @@ def short(comparisons: list[dict], kind: str, only: list[str] | None) -> str:
     heads = "".join(f" {100 * table['budget']['value']:g} %: test accuracy | | SynOps |" for table, _ in columns)
     lines = [f"| {kind} |{heads}", "|---|" + "---:|---|---:|" * len(columns)]
     for pruner in ["dense", *dict.fromkeys(name for table, _ in columns for name in table["order"])]:
-        if only and pruner not in only:
-            continue
-        said = ""
-        for table, rows in columns:
-            row = rows.get(pruner)
-            said += cells(row, "" if row is None or pruner == "dense" else word(table, row, pruner))[:-1]
-        lines.append(f"| `{pruner}` {said}|")
+        if not only or pruner in only:
+            said = [cells(table, rows.get(pruner)) for table, rows in columns]
+            lines.append(" | ".join([f"| `{pruner}`", *said]) + " |")
     return "\n".join(lines)
 
 
@@ -64,8 +62,7 @@ def main() -> None:
     asked = parser.parse_args()
     stored = [RESULTS / name / "comparison.json" for name in asked.names]
     comparisons = [json.loads(path.read_text(encoding="utf-8")) for path in stored]
-    kinds = dict.fromkeys(table["kind"] for found in comparisons for table in found["tables"])
-    for kind in kinds:
+    for kind in dict.fromkeys(table["kind"] for found in comparisons for table in found["tables"]):
         print(short(comparisons, kind, asked.only), end="\n\n")
 
 

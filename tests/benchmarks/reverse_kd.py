@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
@@ -269,8 +269,12 @@ def label(store: Store, learner: str, arm: str) -> str:
     if not guide:
         return words
     seeds = of(store, learner, arm)
-    mean = statistics.mean(store.runs[f"guide | {guide} | {seed}"]["validation"] for seed in seeds)
-    return f"{words}, itself {100 * mean:.0f} %"
+    return f"{words}, itself {100 * itself(store, guide, seeds):.0f} %"
+
+
+def itself(store: Store, guide: str, seeds: Iterable[int]) -> float:
+    """Validation accuracy of a guide, the mean over seeds, in 0 to 1."""
+    return statistics.mean(store.runs[f"guide | {guide} | {seed}"]["validation"] for seed in seeds)
 
 
 def verdicts(store: Store, learner: str) -> Iterator[str]:
@@ -305,14 +309,9 @@ def looked_at_afterwards(store: Store, learner: str) -> Iterator[str]:
         yield "({}) - ({}): {:+.1f} [{:+.1f}, {:+.1f}] points".format(
             one, other, *difference(store, learner, one, other)
         )
-    ladder = {name: of(store, learner, f"i, {name}") for name in LADDER}
-    itself = [
-        statistics.mean(store.runs[f"guide | {name} | {seed}"]["validation"] for seed in seeds) for name in LADDER
-    ]
-    slopes = [
-        10 * statistics.linear_regression(itself, [accuracy[seed] for accuracy in ladder.values()]).slope
-        for seed in seeds
-    ]
+    guides = [itself(store, name, seeds) for name in LADDER]
+    learners = [of(store, learner, f"i, {name}") for name in LADDER]
+    slopes = [10 * statistics.linear_regression(guides, [each[seed] for each in learners]).slope for seed in seeds]
     yield "points by ten points of the guide, over (i): {:+.2f} [{:+.2f}, {:+.2f}]".format(*interval_of(slopes))
 
 
