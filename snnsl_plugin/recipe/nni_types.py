@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from snnsl_plugin import registry
+from snnsl_plugin.recipe import docstrings
 from snnsl_plugin.recipe.durations import Duration, in_order
-from snnsl_plugin.recipe.options import Block, bare, choice, problem
+from snnsl_plugin.recipe.options import Block, bare, choice, option_types, problem
 from snnsl_plugin.recipe.schedule_ends import ends
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ else:
     Threshold = Annotated[choice("schedules"), AfterValidator(ends(0, float("inf")))]
     Shape = Literal[tuple(registry.names("schedules"))]
     Rule = Literal[tuple(registry.names("rules"))]
-#: options of `nni.spiking_dynamic` that belong to its rule
-_OF_RULES = ("criterion", "growth", "distribution", "swap", "threshold")
 #: pruners whose masks are those of whole channels
 _OF_CHANNELS = ("l1_norm", "l2_norm", "fpgm", "taylor", "slim", "linear_l1_norm", "agp_taylor", "movement")
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -190,7 +189,7 @@ class SpikingDynamic(NniPruning):
     gradual: ClassVar[bool] = True
     type: Literal["nni.spiking_dynamic"]
     rule: Rule = "drop_grow"
-    """How masks change; of a joined rule, options with the names below."""
+    """How masks change. Every option of every rule is a key here; one that the rule does not know is an error."""
     density: Density | None = None
     """Share of the prunable weights that is kept in the end; required, but for `stds`, where it is an outcome."""
     schedule: Shape | None = None
@@ -222,23 +221,44 @@ class SpikingDynamic(NniPruning):
     def _possible(self) -> SpikingDynamic:
         in_order(self.start, self.until, self.every)
         known = registry.options("rules", self.rule)
-        for option in ("density", *_OF_RULES):
+        for option in _OF_RULES:
             if option not in known and getattr(self, option) != type(self).model_fields[option].default:
                 raise problem(f"is nothing that the rule {self.rule!r} knows: leave it out", option)
         if "density" not in known and self.schedule is not None:
             raise problem(f"is nothing that the rule {self.rule!r} knows: leave it out", "schedule")
-        for option in ("density", "threshold"):
-            if option in known and getattr(self, option) is None:
+        for option, parameter in known.items():
+            if parameter.default is parameter.empty and getattr(self, option) is None:
                 raise problem(f"is missing, and the rule {self.rule!r} needs it", option)
         return self
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The choices that the rule takes, by option."""
+        """The choices that the rule takes, by option; `density` is apart."""
         known = registry.options("rules", self.rule)
-        return {option: getattr(self, option) for option in _OF_RULES if option in known}
+        values = {option: getattr(self, option) for option in known if option in _OF_RULES and option != "density"}
+        return {option: value for option, value in values.items() if option not in _FURTHER or value is not None}
 
 
+def _further() -> dict[str, Any]:
+    """A field for each option of a rule that `SpikingDynamic` does not write out; the rule's default where omitted."""
+    annotations: dict[str, Any] = {}
+    says: dict[str, list[str]] = {}
+    for rule in registry.names("rules"):
+        described = docstrings.options(registry.get("rules", rule))
+        for option, annotation in option_types("rules", rule).items():
+            if option not in SpikingDynamic.model_fields:
+                annotations[option] = annotations[option] | annotation if option in annotations else annotation
+                says.setdefault(option, []).append(f"Of the rule `{rule}`: {described.get(option, '')}")
+    return {
+        option: (annotation | None, Field(default=None, description=" ".join(says[option])))
+        for option, annotation in annotations.items()
+    }
+
+
+_FURTHER = _further()
+#: options of `nni.spiking_dynamic` that belong to its rule
+_OF_RULES = ("density", "criterion", "growth", "distribution", "swap", "threshold", *_FURTHER)
+_SPIKING_DYNAMIC = create_model("SpikingDynamic", __base__=SpikingDynamic, __doc__=SpikingDynamic.__doc__, **_FURTHER)
 NNI_TYPES: list[type[NniPruning]] = [
     Level,
     L1Norm,
@@ -250,5 +270,5 @@ NNI_TYPES: list[type[NniPruning]] = [
     AgpLevel,
     AgpTaylor,
     Movement,
-    SpikingDynamic,
+    _SPIKING_DYNAMIC,
 ]

@@ -93,6 +93,14 @@ def model(
     return made
 
 
+def option_types(kind: str, name: str) -> dict[str, Any]:
+    """The types that a recipe gives the options of one registered name."""
+    return {
+        option: _field(parameter, f"option {option!r} of {registry.singular(kind)} {name!r}")[0]
+        for option, parameter in registry.options(kind, name).items()
+    }
+
+
 def bare(kind: str, name: str) -> Choice:
     """The choice of a name with none but default options, validated."""
     return _plain(kind, name).model_validate({"name": name})

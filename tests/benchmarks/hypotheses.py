@@ -53,6 +53,10 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     "spike_saliency": ("do spike-aware scores help?", ["pruning.criterion=spike_saliency"]),
     "fisher": ("does a score of the loss help?", ["pruning.criterion=fisher"]),
     "hebbian": ("do spike-aware scores help?", ["pruning.criterion=hebbian", "pruning.exclude=[fc2]"]),
+    "activity_product": (
+        "do spike-aware scores help?",
+        ["pruning.criterion=activity_product", "pruning.exclude=[fc2]"],
+    ),
     "criticality": ("do spike-aware scores help?", ["pruning.criterion=criticality", "pruning.exclude=[fc2]"]),
     "last dense": ("reference of those that drive a neuron", ["pruning.exclude=[fc2]"]),
     "synop_value": ("does a price for spikes help?", ["pruning.criterion=synop_value"]),

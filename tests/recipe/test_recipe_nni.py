@@ -190,6 +190,14 @@ BAD = {
         {"type": "nni.spiking_dynamic", "rule": "stds", "density": 0.1},
         "pruning.density: is nothing that the rule 'stds' knows: leave it out",
     ),
+    "an option of another rule": (
+        {"type": "nni.spiking_dynamic", "density": 0.1, "sparsity": 0.9},
+        "pruning.sparsity: is nothing that the rule 'drop_grow' knows: leave it out",
+    ),
+    "an option of the wrong type": (
+        {"type": "nni.spiking_dynamic", "rule": "grad_r", "sparsity": "high"},
+        'pruning.sparsity: must be a number, not "high"',
+    ),
     "no threshold": (
         {"type": "nni.spiking_dynamic", "rule": "stds"},
         "pruning.threshold: is missing, and the rule 'stds' needs it",
@@ -454,9 +462,31 @@ def test_our_pruner_gives_the_same_by_nnis_door(train, tmp_path):
     check_equal(train(ours, "ours"), train(theirs, "theirs"), tmp_path)
 
 
-def test_stds_gives_the_same_by_nnis_door(train, tmp_path):
-    ours = {key: value for key, value in STDS.items() if key != "pruning.rule"} | {"pruning.type": "snnsl.stds"}
-    check_equal(train(tiny(ours), "ours"), train(tiny(STDS), "theirs"), tmp_path)
+OF_RULES: dict[str, dict[str, object]] = {
+    "stds": {"threshold": "{name: sine, first: 0.0, last: 0.05}"},
+    "grad_r": {"penalty": 0.01, "sparsity": 0.9},
+    "upr": {"price": 3.0e-6, "score_lr": 0.05},
+    "bpsr": {
+        "threshold": "{name: constant, value: 0.02}",
+        "penalty": 0.05,
+        "regrow": "{name: constant, value: 0.2}",
+        "every": "3it",
+    },
+    "dpap": {"pressure": 20.0, "every": "3it"},
+    "sd_snn": {"patience": 2, "pressure": 3.0, "every": "3it"},
+}
+
+
+@pytest.mark.parametrize("rule", OF_RULES)
+def test_a_rule_and_its_options_give_the_same_by_nnis_door(rule, train, tmp_path):
+    words = {f"pruning.{key}": value for key, value in OF_RULES[rule].items()} | {
+        "pruning.start": "2it",
+        "pruning.until": "20it",
+    }
+    ours = train(tiny(words | {"pruning.type": f"snnsl.{rule}"}), "ours")
+    theirs = train(tiny(words | {"pruning.type": "nni.spiking_dynamic", "pruning.rule": rule}), "theirs")
+    check_equal(ours, theirs, tmp_path)
+    assert ours["density"]["weights"]["achieved"] < 1.0
 
 
 def check_equal(ours: dict, theirs: dict, tmp_path: Path) -> None:
