@@ -183,7 +183,34 @@ class Movement(_Builtin):
         return {"granularity": [1]} if self.granularity == "weight" else {}
 
 
-class SpikingDynamic(NniPruning):
+#: options of rules that `SpikingDynamic` writes out, with defaults of its own
+_WRITTEN = ("density", "criterion", "growth", "distribution", "swap", "threshold")
+
+
+def _further() -> dict[str, Any]:
+    """A field for each option of a rule that is not written out: the rule's own default where omitted."""
+    annotations: dict[str, Any] = {}
+    says: dict[str, list[str]] = {}
+    for rule in registry.names("rules"):
+        described = docstrings.options(registry.get("rules", rule))
+        for option, annotation in option_types("rules", rule).items():
+            if option not in _WRITTEN:
+                annotations[option] = annotations[option] | annotation if option in annotations else annotation
+                says.setdefault(option, []).append(f"Of the rule `{rule}`: {described.get(option, '')}")
+    return {
+        option: (annotation | None, Field(default=None, description=" ".join(says[option])))
+        for option, annotation in annotations.items()
+    }
+
+
+_FURTHER = _further()
+if TYPE_CHECKING:
+    _OfRules: TypeAlias = NniPruning
+else:
+    _OfRules = create_model("_OfRules", __base__=NniPruning, **_FURTHER)
+
+
+class SpikingDynamic(_OfRules):
     """The SpikingDynamicPruner of this package, inside NNI: prune and regrow."""
 
     gradual: ClassVar[bool] = True
@@ -221,7 +248,7 @@ class SpikingDynamic(NniPruning):
     def _possible(self) -> SpikingDynamic:
         in_order(self.start, self.until, self.every)
         known = registry.options("rules", self.rule)
-        for option in _OF_RULES:
+        for option in (*_WRITTEN, *_FURTHER):
             if option not in known and getattr(self, option) != type(self).model_fields[option].default:
                 raise problem(f"is nothing that the rule {self.rule!r} knows: leave it out", option)
         if "density" not in known and self.schedule is not None:
@@ -235,30 +262,10 @@ class SpikingDynamic(NniPruning):
     def chosen(self) -> dict[str, Any]:
         """The choices that the rule takes, by option; `density` is apart."""
         known = registry.options("rules", self.rule)
-        values = {option: getattr(self, option) for option in known if option in _OF_RULES and option != "density"}
-        return {option: value for option, value in values.items() if option not in _FURTHER or value is not None}
+        values = {option: getattr(self, option) for option in known if option != "density"}
+        return {option: value for option, value in values.items() if option in _WRITTEN or value is not None}
 
 
-def _further() -> dict[str, Any]:
-    """A field for each option of a rule that `SpikingDynamic` does not write out; the rule's default where omitted."""
-    annotations: dict[str, Any] = {}
-    says: dict[str, list[str]] = {}
-    for rule in registry.names("rules"):
-        described = docstrings.options(registry.get("rules", rule))
-        for option, annotation in option_types("rules", rule).items():
-            if option not in SpikingDynamic.model_fields:
-                annotations[option] = annotations[option] | annotation if option in annotations else annotation
-                says.setdefault(option, []).append(f"Of the rule `{rule}`: {described.get(option, '')}")
-    return {
-        option: (annotation | None, Field(default=None, description=" ".join(says[option])))
-        for option, annotation in annotations.items()
-    }
-
-
-_FURTHER = _further()
-#: options of `nni.spiking_dynamic` that belong to its rule
-_OF_RULES = ("density", "criterion", "growth", "distribution", "swap", "threshold", *_FURTHER)
-_SPIKING_DYNAMIC = create_model("SpikingDynamic", __base__=SpikingDynamic, __doc__=SpikingDynamic.__doc__, **_FURTHER)
 NNI_TYPES: list[type[NniPruning]] = [
     Level,
     L1Norm,
@@ -270,5 +277,5 @@ NNI_TYPES: list[type[NniPruning]] = [
     AgpLevel,
     AgpTaylor,
     Movement,
-    _SPIKING_DYNAMIC,
+    SpikingDynamic,
 ]

@@ -94,7 +94,11 @@ def model(
 
 
 def option_types(kind: str, name: str) -> dict[str, Any]:
-    """The types that a recipe gives the options of one registered name."""
+    """The types that a recipe gives the options of one registered name.
+
+    Raises:
+        BadOption: an option without a type.
+    """
     return {
         option: _field(parameter, f"option {option!r} of {registry.singular(kind)} {name!r}")[0]
         for option, parameter in registry.options(kind, name).items()

@@ -64,7 +64,7 @@ def test_a_quick_variant_says_that_it_is_one_and_changes_no_method(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*TASKS, *SYSTEMS])
-def test_a_full_recipe_trains_for_20_steps_and_its_masks_change(name, pictures, monkeypatch):
+def test_a_full_recipe_trains_for_20_steps_and_updates_its_masks(name, pictures, monkeypatch):
     monkeypatch.setenv("SNNSL_DATA", str(pictures))
     # As it stands, but for what a processor without a GPU would need hours for: the batch, half precision, and the wait
     # for the first updates.

@@ -60,6 +60,20 @@ TYPES: dict[str, dict[str, object]] = {
     "movement": {"pruning.start": "3it", "pruning.until": "20it"},
     "spiking_dynamic": RAMP,
 }
+#: options of rules, by rule
+OF_RULES: dict[str, dict[str, object]] = {
+    "stds": {"threshold": "{name: sine, first: 0.0, last: 0.05}"},
+    "grad_r": {"penalty": 0.01, "sparsity": 0.9},
+    "upr": {"price": 3.0e-6, "score_lr": 0.05},
+    "bpsr": {
+        "threshold": "{name: constant, value: 0.02}",
+        "penalty": 0.05,
+        "regrow": "{name: constant, value: 0.2}",
+        "every": "3it",
+    },
+    "dpap": {"pressure": 20.0, "every": "3it"},
+    "sd_snn": {"patience": 2, "pressure": 3.0, "every": "3it"},
+}
 CHANNELS = {"l1_norm", "l2_norm", "fpgm", "slim", "taylor", "linear_l1_norm", "agp_taylor", "movement"}
 VARYING = ("wall_s", "seconds_per_epoch", "peak_memory_mib", "mlflow_run_id", "versions")
 
@@ -114,8 +128,9 @@ def test_a_recipe_of_a_type_survives_writing(name, tmp_path):
     assert recipe.pruning.name == name
 
 
-def test_a_recipe_of_rule_stds_survives_writing(tmp_path):
-    recipe = tiny(STDS)
+@pytest.mark.parametrize("rule", OF_RULES)
+def test_a_recipe_of_a_rule_survives_writing(rule, tmp_path):
+    recipe = tiny(of_rule(rule) | {"pruning.type": "nni.spiking_dynamic", "pruning.rule": rule})
     (tmp_path / "again.yaml").write_text(dump(recipe))
     assert load(tmp_path / "again.yaml") == recipe
 
@@ -447,12 +462,6 @@ SAME = {
     "pruning.swap": "{name: cosine, first: 0.3, last: 0.0}",
     **RAMP,
 }
-STDS = {
-    "pruning.type": "nni.spiking_dynamic",
-    "pruning.rule": "stds",
-    "pruning.threshold": "{name: sine, first: 0.0, last: 0.05}",
-    "pruning.until": "20it",
-}
 
 
 def test_our_pruner_gives_the_same_by_nnis_door(train, tmp_path):
@@ -462,31 +471,18 @@ def test_our_pruner_gives_the_same_by_nnis_door(train, tmp_path):
     check_equal(train(ours, "ours"), train(theirs, "theirs"), tmp_path)
 
 
-OF_RULES: dict[str, dict[str, object]] = {
-    "stds": {"threshold": "{name: sine, first: 0.0, last: 0.05}"},
-    "grad_r": {"penalty": 0.01, "sparsity": 0.9},
-    "upr": {"price": 3.0e-6, "score_lr": 0.05},
-    "bpsr": {
-        "threshold": "{name: constant, value: 0.02}",
-        "penalty": 0.05,
-        "regrow": "{name: constant, value: 0.2}",
-        "every": "3it",
-    },
-    "dpap": {"pressure": 20.0, "every": "3it"},
-    "sd_snn": {"patience": 2, "pressure": 3.0, "every": "3it"},
-}
-
-
 @pytest.mark.parametrize("rule", OF_RULES)
 def test_a_rule_and_its_options_give_the_same_by_nnis_door(rule, train, tmp_path):
-    words = {f"pruning.{key}": value for key, value in OF_RULES[rule].items()} | {
-        "pruning.start": "2it",
-        "pruning.until": "20it",
-    }
+    words = of_rule(rule)
     ours = train(tiny(words | {"pruning.type": f"snnsl.{rule}"}), "ours")
     theirs = train(tiny(words | {"pruning.type": "nni.spiking_dynamic", "pruning.rule": rule}), "theirs")
     check_equal(ours, theirs, tmp_path)
     assert ours["density"]["weights"]["achieved"] < 1.0
+
+
+def of_rule(rule: str) -> dict[str, object]:
+    own = {f"pruning.{key}": value for key, value in OF_RULES[rule].items()}
+    return own | {"pruning.start": "2it", "pruning.until": "20it"}
 
 
 def check_equal(ours: dict, theirs: dict, tmp_path: Path) -> None:
